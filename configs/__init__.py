@@ -1,0 +1,1 @@
+"""Lab notes: one file per run, each with a get_config()."""

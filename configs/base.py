@@ -1,0 +1,155 @@
+"""Every field of a run, once: unit, choice and source beside it.
+
+The values are those of the published base model (ViT-B/16, T = 4, FF++ c23).
+METHOD below is docs/method.md; D1, D2, ... are the defects of the released
+code that docs/official_differences.md explains.
+
+`--config=configs/base.py` means what the paper says; append `:official`
+(`--config=configs/base.py:official`) to reproduce the released code instead.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
+  """Returns the base configuration, in 'paper' or 'official' semantics."""
+  if semantics not in ('paper', 'official'):
+    raise ValueError(
+      f'configs/base.py:{semantics}: semantics is paper or official'
+    )
+  official = semantics == 'official'
+  config = config_dict.ConfigDict()
+  config.seed = 317  # one seed for data order, blending, init and dropout
+  # Start from these when the workdir is empty (first non-empty one wins).
+  config.init_from = ''  # our checkpoint folder, or an official .pth
+  config.pretrained_vit = ''  # MAE or timm image ViT: .pth .npz .safetensors
+
+  data = config.data = config_dict.ConfigDict()
+  data.train_dataset = 'ffpp_c23'  # folder under --data_root
+  data.train_split = 'train'
+  data.val_dataset = 'ffpp_c23'
+  data.val_split = 'val'
+  data.batch_size = 64  # pairs a step over all hosts; clips are twice that
+  # Largest first frame of the first window, drawn per video and epoch; -1 is
+  # num_frames - 1, all offsets. The released code never draws 3 (D23).
+  data.max_offset = 2 if official else -1
+  data.num_threads = 8  # reader threads per host
+  data.prefetch = 8  # batches being read ahead per host
+
+  # Self-blended videos (METHOD 2-4). A pair (a, b) is a closed range.
+  synthesis = config.synthesis = config_dict.ConfigDict()
+  synthesis.mode = 'auto'  # 'vmap' | 'map' | 'auto': map on CPU, else vmap
+  synthesis.margin = (5, 24)  # px of the 256 crop cut from every side
+  synthesis.flip_prob = 0.5
+  synthesis.num_points_68_prob = 0.25  # forehead points ignored (METHOD 2.6)
+  synthesis.hull_probs = (0.25, 0.25, 0.25, 0.25)  # hull types 0 to 3
+  synthesis.augment_source_prob = 0.5  # else the target gets the colours
+  # Colours before blending (METHOD 2.8).
+  synthesis.rgb_shift = (-20.0, 20.0)  # 8-bit levels
+  synthesis.rgb_shift_prob = 0.3
+  # 8-bit HSV units, so +-0.3 acts only by truncation: 0 or -1 (D10).
+  synthesis.hsv_shift = (-0.3, 0.3)
+  synthesis.brightness = (-0.1, 0.1)  # fraction of 255
+  synthesis.contrast = (-0.1, 0.1)
+  synthesis.downscale_prob = 0.5  # else sharpen
+  synthesis.downscale_ratios = (2, 4)
+  synthesis.sharpen_alpha = (0.2, 0.5)
+  synthesis.sharpen_lightness = (0.5, 1.0)
+  # Geometry of the pasted face (METHOD 2.9-2.10).
+  synthesis.translate_x = (-0.03, 0.03)  # fraction of the width
+  synthesis.translate_y = (-0.015, 0.015)
+  synthesis.scale = (0.95, 1 / 0.95)  # x and y drawn apart
+  synthesis.elastic_sigma = 7.0  # px
+  synthesis.elastic_alpha = 50.0  # px per unit of smoothed noise
+  # Softening of the mask (METHOD 2.11-2.12).
+  synthesis.mask_resize = (0.8, 1.25)  # of the crop, height and width apart
+  synthesis.blur_kernel = (5, 25)  # odd sizes, both blurs
+  synthesis.blur_sigma = (5, 45)  # px, second blur
+  synthesis.blend_ratios = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+  synthesis.scale_target_by_ratio = False  # SBI does, FakeSTormer not (D11)
+  synthesis.temporal_jitter = 0.0  # 0: one draw per clip; 1: one per frame
+  # Photometric changes of both versions after blending (METHOD 2.17).
+  synthesis.post_rgb_shift = (-20.0, 20.0)
+  synthesis.post_rgb_shift_prob = 0.3
+  synthesis.post_hsv_shift = (-0.3, 0.3)
+  synthesis.post_hsv_shift_prob = 0.3
+  synthesis.post_brightness = (-0.3, 0.3)
+  synthesis.post_contrast = (-0.3, 0.3)
+  synthesis.post_brightness_contrast_prob = 0.3
+  synthesis.jpeg_quality = (40, 100)
+  synthesis.jpeg_prob = 0.5
+  # Cutout of vulnerable patches (METHOD 3).
+  synthesis.cutout_prob = 0.5
+  synthesis.cutout_threshold = (0.5, 1.0)  # of 255, frame 0
+  synthesis.cutout_extra = 0.01  # share of patches masked at random
+  # Targets (METHOD 4).
+  synthesis.target_grid = 'point'  # 'point' | 'area' (D14)
+  synthesis.boundary_change = (  # 'absolute' | 'uint8_wrap' (D1)
+    'uint8_wrap' if official else 'absolute'
+  )
+  synthesis.target_kind = 'standardized'  # | 'gaussian' | 'max_normalized'
+
+  model = config.model = config_dict.ConfigDict()
+  model.width = 768
+  model.depth = 12
+  model.num_heads = 12
+  model.mlp_ratio = 4.0
+  model.image_size = 224  # px
+  model.patch_size = 16  # px
+  model.num_frames = 4  # T, frames of a clip
+  model.drop_path = 0.3  # last block; linear from 0 at the first
+  model.head_dropout = 0.2  # soft-label head
+  model.temporal_token = (  # 'learned' | 'first_clip' (D4)
+    'first_clip' if official else 'learned'
+  )
+  model.map_layout = (  # 'thw' | 'scrambled': tokens into the map head (D2)
+    'scrambled' if official else 'thw'
+  )
+  model.dtype = 'float32'  # compute; parameters stay float32
+  model.attention = 'xla'  # jax.nn.dot_product_attention implementation
+  model.remat = 'none'  # 'none' | 'full' | 'dots'
+  model.scan_layers = False  # lax.scan over blocks: compiles faster
+
+  loss = config.loss = config_dict.ConfigDict()
+  loss.classification_weight = 0.8  # METHOD 7
+  loss.spatial_weight = 100.0  # vulnerability map
+  loss.temporal_weight = 0.2  # soft labels
+  loss.temperature = 2.0  # of the classification logit, in the loss only
+
+  optimizer = config.optimizer = config_dict.ConfigDict()
+  optimizer.rho = 0.05  # SAM radius; 0: plain Adam
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.995
+  optimizer.eps = 1e-8
+  optimizer.weight_decay = 1e-4
+  optimizer.decoupled_weight_decay = False  # False: L2 in the gradient
+  optimizer.init_lr = 1e-7
+  optimizer.peak_lr = 5e-5
+  optimizer.warmup_epochs = 50  # linear up, then linear to 0 (METHOD 8.3)
+  optimizer.freeze_epochs = 5  # heads only
+  optimizer.batch_stats = (  # 'first_pass' | 'both_passes' of SAM (D15)
+    'both_passes' if official else 'first_pass'
+  )
+  optimizer.ema_decay = 0.0  # 0: no average kept
+
+  train = config.train = config_dict.ConfigDict()
+  train.num_epochs = 200
+  train.eval_every_epochs = 1
+  train.checkpoint_every = 500  # steps, beside one after each evaluation
+  train.keep_last = 2
+  train.log_every = 50  # steps
+  train.mesh_data = -1  # devices along data; -1: all that fsdp leaves
+  train.mesh_fsdp = 1  # devices that share one copy of parameters
+
+  evaluation = config.eval = config_dict.ConfigDict()
+  evaluation.datasets = ('celebdf_v2:test',)  # NAME:SPLIT, uniform frames
+  evaluation.margin = 15  # px of 256: 0 DFW, 5 DFDCP, 13 DFD, 15 others
+  evaluation.batch_size = 32  # clips
+  evaluation.threshold = 0.5  # of the sigmoid, for accuracy
+  evaluation.flip = False  # average with the mirrored clip's logit
+  # True: score each real video beside its pseudo-fake with fixed seeds, the
+  # protocol of validation; for data sets without fakes.
+  evaluation.pseudo_fakes = False
+  evaluation.num_bootstrap = 1000  # resamples of videos, 95 % intervals
+  evaluation.checkpoint = 'best'  # 'best' | 'last' | a step number
+  return config.lock()

@@ -1,0 +1,1 @@
+"""The detector: model, losses, training, evaluation, prediction."""
