@@ -136,7 +136,10 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   train.num_epochs = 200
   train.eval_every_epochs = 1
   train.checkpoint_every = 500  # steps, beside one after each evaluation
-  train.keep_last = 2
+  train.keep_last = 2  # newest checkpoints, beside the best
+  # Validation figure that names the best checkpoint, higher is better (D24):
+  # 'val/video_auc' | 'val/clip_auc' | 'val/clip_accuracy' | ...
+  train.best_metric = 'val/video_auc'
   train.log_every = 50  # steps
   train.mesh_data = -1  # devices along data; -1: all that fsdp leaves
   train.mesh_fsdp = 1  # devices that share one copy of parameters

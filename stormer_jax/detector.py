@@ -1,0 +1,127 @@
+"""A trained detector, read from a run or a checkpoint, ready to score.
+
+What `evaluate`, `predict` and `convert` start from: the configuration that the
+run was trained with, and the weights of one of its checkpoints.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+from ml_collections import config_dict
+
+from stormer_jax import checkpoint
+from stormer_jax import steps
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+  """A model and where it comes from.
+
+  Attributes:
+    config: The run's configuration.
+    graphdef: Static half of the model, for `steps.merge`.
+    params: Parameters; the averaged ones where the run kept an average.
+    stats: BatchNorm statistics and carried tensors.
+    step: Updates behind these weights; 0 for converted ones.
+    source: Folder of the checkpoint.
+  """
+
+  config: config_dict.ConfigDict
+  graphdef: nnx.GraphDef
+  params: Tree
+  stats: Tree
+  step: int
+  source: str
+
+
+def load_detector(
+  workdir: pathlib.Path, which: str | int = 'best'
+) -> Detector:
+  """Reads a run's configuration and one of its checkpoints.
+
+  Args:
+    workdir: Folder with config.json and checkpoints/, from `train` or
+      `convert`.
+    which: 'best' by validation, 'last', or a step.
+
+  Raises:
+    FileNotFoundError: If there is no run or no such checkpoint.
+    ValueError: If the checkpoint does not fit the configuration.
+  """
+  workdir = pathlib.Path(workdir)
+  config = load_config(workdir)
+  graphdef, init = steps.make_model(config)
+  params, stats = jax.eval_shape(init)
+  checkpointer = checkpoint.Checkpointer(workdir / 'checkpoints')
+  step = _choose(checkpointer, which, workdir)
+  # Averaged weights where a run kept them.
+  name = 'ema' if checkpointer.has_part(step, 'ema') else 'params'
+  weights = checkpointer.restore_weights(step, {name: params, 'stats': stats})
+  checkpointer.close()
+  return Detector(
+    config=config,
+    graphdef=graphdef,
+    params=weights[name],
+    stats=weights['stats'],
+    step=step,
+    source=str(workdir / 'checkpoints' / str(step)),
+  )
+
+
+def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
+  """Reads config.json of a run."""
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{path}: no run here; train one first (--mode=train --workdir={workdir})'
+      ' or convert released weights (--mode=convert)'
+    )
+  values = json.loads(path.read_text())
+  return config_dict.ConfigDict(_with_tuples(values)).lock()
+
+
+def read_weights(
+  workdir: pathlib.Path, abstract: Mapping[str, Tree]
+) -> dict[str, Tree]:
+  """Reads the best weights of a run for a model of given shapes.
+
+  Args:
+    workdir: As in `load_detector`.
+    abstract: {'params': ..., 'stats': ...}.
+  """
+  checkpointer = checkpoint.Checkpointer(pathlib.Path(workdir) / 'checkpoints')
+  step = _choose(checkpointer, 'best', pathlib.Path(workdir))
+  weights = checkpointer.restore_weights(step, abstract)
+  checkpointer.close()
+  return weights
+
+
+def _choose(
+  checkpointer: checkpoint.Checkpointer,
+  which: str | int,
+  workdir: pathlib.Path,
+) -> int:
+  step = {
+    'best': checkpointer.best_step,
+    'last': checkpointer.latest_step,
+  }.get(str(which), lambda: int(which))()
+  if step is None or step not in checkpointer.all_steps():
+    raise FileNotFoundError(
+      f'{workdir}/checkpoints: no checkpoint {which}; there are'
+      f' {checkpointer.all_steps() or "none"}'
+    )
+  return step
+
+
+def _with_tuples(value):
+  """JSON knows lists only; our configurations hold tuples only."""
+  if isinstance(value, dict):
+    return {name: _with_tuples(item) for name, item in value.items()}
+  return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,237 @@
+"""What happens in one step: the training state, its update, the scoring step.
+
+Enters: a sharded `pipeline.Batch`; clips are [b, t, h, w, 3] float32,
+ImageNet-normalised. Leaves: a new `TrainState` and scalar terms. Everything
+here is pure and runs under `jax.jit`; the only randomness is
+`fold_in(key(seed), step)`, so a resumed run needs nothing but the step.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import flax
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+from ml_collections import config_dict
+import numpy as np
+import optax
+
+from stormer_jax import losses
+from stormer_jax import model
+from stormer_jax import optimizer
+
+Tree = Any  # nested dict of arrays
+HEADS = ('class_head', 'soft_label_head', 'map_head')
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a run must remember, a pytree of plain arrays.
+
+  Attributes:
+    step: Updates done so far.
+    params: Parameters, nested dict, float32.
+    stats: BatchNorm statistics and tensors carried for the original code.
+    opt_state: Moments of Adam.
+    ema: Averaged parameters, or None if no average is kept.
+    term_sums: Loss terms summed since the last logged step, so that what is
+      logged does not depend on where a run was interrupted.
+  """
+
+  step: Int[Array, '']
+  params: Tree
+  stats: Tree
+  opt_state: Tree
+  ema: Tree | None
+  term_sums: dict[str, Array]
+
+
+def make_model(config: config_dict.ConfigDict) -> tuple[nnx.GraphDef, Callable]:
+  """Returns the model's static half and a function that makes its arrays.
+
+  Args:
+    config: The whole configuration; `model` and `seed` are read.
+
+  Returns:
+    graphdef: Structure for `merge`.
+    init: Function of nothing -> (params, stats), nested dicts of arrays.
+  """
+  model_config = model.StormerConfig(**config.model)
+
+  def build():
+    detector = model.Stormer(model_config, rngs=nnx.Rngs(config.seed))
+    return nnx.split(detector, nnx.Param, ...)
+
+  graphdef = nnx.eval_shape(build)[0]
+
+  def init() -> tuple[Tree, Tree]:
+    _, params, stats = build()
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+  return graphdef, init
+
+
+def merge(graphdef: nnx.GraphDef, params: Tree, stats: Tree) -> model.Stormer:
+  """Builds the module again from its halves; safe inside `jax.grad`."""
+  return nnx.merge(graphdef, nnx.State(params), nnx.State(stats), copy=True)
+
+
+def split_stats(detector: model.Stormer) -> Tree:
+  """The non-parameter arrays of a module, as a nested dict."""
+  return nnx.to_pure_dict(nnx.split(detector, nnx.Param, ...)[2])
+
+
+def learning_rate(config: config_dict.ConfigDict) -> np.ndarray:
+  """The run's learning rate of every epoch (METHOD section 8.3)."""
+  return optimizer.learning_rate(
+    num_epochs=config.train.num_epochs,
+    init_lr=config.optimizer.init_lr,
+    peak_lr=config.optimizer.peak_lr,
+    warmup_epochs=config.optimizer.warmup_epochs,
+  )
+
+
+def make_optimizer(
+  config: config_dict.ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+  """Adam with the run's learning-rate table (METHOD section 8)."""
+  return optimizer.make_optimizer(
+    learning_rate(config),
+    steps_per_epoch,
+    b1=config.optimizer.b1,
+    b2=config.optimizer.b2,
+    eps=config.optimizer.eps,
+    weight_decay=config.optimizer.weight_decay,
+    decoupled_weight_decay=config.optimizer.decoupled_weight_decay,
+    freeze_epochs=config.optimizer.freeze_epochs,
+  )
+
+
+def init_state(
+  params: Tree,
+  stats: Tree,
+  tx: optax.GradientTransformation,
+  ema_decay: float,
+) -> TrainState:
+  """A state at step 0 around given weights."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    stats=stats,
+    opt_state=tx.init(params),
+    ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
+    term_sums={name: jnp.zeros(()) for name in losses.TERMS},
+  )
+
+
+def make_train_step(
+  config: config_dict.ConfigDict,
+  graphdef: nnx.GraphDef,
+  tx: optax.GradientTransformation,
+  steps_per_epoch: int,
+) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, dict]]:
+  """Returns `train_step(state, batch) -> (state, terms)`, to be jitted.
+
+  `terms` are those of the first SAM pass at this step; `terms['mean']` is
+  their mean since the last logged step.
+  """
+  seed = config.seed
+  weights = dict(config.loss)
+  rho = config.optimizer.rho
+  batch_stats = config.optimizer.batch_stats
+  ema_decay = config.optimizer.ema_decay
+  log_every = config.train.log_every
+  freeze_steps = config.optimizer.freeze_epochs * steps_per_epoch
+
+  def train_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def loss_fn(params, stats):
+      detector = merge(graphdef, params, stats)
+      detector.train()
+      # Both SAM passes see the same dropout masks, so that the ascent looks
+      # at the function that the descent then minimises.
+      outputs = detector(batch['clip'], rngs=nnx.Rngs(dropout=key))
+      total, terms = losses.three_task_loss(outputs, batch, **weights)
+      return total, (terms, split_stats(detector))
+
+    # Frozen at first: no gradient, so neither SAM's norm nor the weight decay
+    # sees the backbone (METHOD 8.2, D22). Traced, so one program serves all
+    # epochs.
+    trainable = {
+      name: jax.tree.map(
+        lambda leaf, head=name in HEADS: (
+          jnp.ones((), leaf.dtype)
+          if head
+          else (state.step >= freeze_steps).astype(leaf.dtype)
+        ),
+        tree,
+      )
+      for name, tree in state.params.items()
+    }
+    grads, stats, _, terms = optimizer.sam_gradients(
+      loss_fn,
+      state.params,
+      state.stats,
+      rho=rho,
+      batch_stats=batch_stats,
+      trainable=trainable,
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    ema = state.ema
+    if ema_decay:
+      ema = optimizer.ema_update(ema, params, ema_decay)
+    fresh = state.step % log_every == 0
+    term_sums = {
+      name: jnp.where(fresh, 0.0, total) + terms[name]
+      for name, total in state.term_sums.items()
+    }
+    count = (step - 1) % log_every + 1
+    means = {name: total / count for name, total in term_sums.items()}
+    state = state.replace(
+      step=step,
+      params=params,
+      stats=stats,
+      opt_state=opt_state,
+      ema=ema,
+      term_sums=term_sums,
+    )
+    return state, {**terms, 'mean': means}
+
+  return train_step
+
+
+def make_eval_step(
+  config: config_dict.ConfigDict, graphdef: nnx.GraphDef
+) -> Callable[[Tree, Tree, Mapping[str, Array]], dict[str, Array]]:
+  """Returns `eval_step(params, stats, batch) -> logits and terms per clip`.
+
+  Terms come per clip ([b] each), so that the caller can leave out padding; the
+  mean over clips is the term of the batch.
+  """
+  weights = dict(config.loss)
+
+  def eval_step(params, stats, batch):
+    detector = merge(graphdef, params, stats)
+    detector.eval()
+    outputs = detector(batch['clip'])
+
+    def clip_terms(outputs, batch):
+      row = functools.partial(jax.tree.map, lambda x: x[None])
+      return losses.three_task_loss(row(outputs), row(batch), **weights)[1]
+
+    targets = {name: x for name, x in batch.items() if name != 'clip'}
+    terms = jax.vmap(clip_terms)(outputs, targets)
+    return {'logits': outputs.logits, 'label': batch['label'], 'terms': terms}
+
+  return eval_step
+
+
+def count_parameters(params: Tree) -> int:
+  """Number of trained values."""
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
