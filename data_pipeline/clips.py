@@ -179,6 +179,7 @@ def eval_dataset(
   prefetch: int = 8,
   process_index: int = 0,
   process_count: int = 1,
+  first_batch: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Passes once over every clip of every video, in order.
 
@@ -193,6 +194,7 @@ def eval_dataset(
     prefetch: Batches read ahead.
     process_index: This process.
     process_count: Number of processes; divides `batch_size`.
+    first_batch: Batches to leave out at the start: they are done.
 
   Yields:
     {'frames', 'landmarks', 'seed' (uint32, fixed per video and window),
@@ -229,6 +231,7 @@ def eval_dataset(
   dataset = grain.MapDataset.source(padded).map_with_index(read)
   dataset = dataset[process_index::process_count]
   dataset = dataset.batch(batch_size // process_count, drop_remainder=True)
+  dataset = dataset[first_batch:]
   options = grain.ReadOptions(
     num_threads=num_threads, prefetch_buffer_size=prefetch
   )
