@@ -122,7 +122,7 @@ class Checkpointer:
     return self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
+        state=ocp.args.PyTreeSave(state),
         data=ocp.args.JsonSave(dict(data_state)),
       ),
       metrics=metrics,
@@ -152,7 +152,7 @@ class Checkpointer:
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(target),
+        state=_restore_args(target),
         data=ocp.args.JsonRestore(),
       ),
     )
@@ -174,15 +174,7 @@ class Checkpointer:
     self._check(step, abstract)
     restored = self._manager.restore(
       step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          item=dict(abstract),
-          restore_args=ocp.checkpoint_utils.construct_restore_args(
-            dict(abstract)
-          ),
-          partial_restore=True,
-        )
-      ),
+      args=ocp.args.Composite(state=_restore_args(dict(abstract), partial=True)),
     )
     return restored['state']
 
@@ -222,6 +214,14 @@ class Checkpointer:
     self._manager.close()
     if hasattr(self, '_previous'):
       signal.signal(signal.SIGTERM, self._previous)
+
+
+def _restore_args(target: Tree, *, partial: bool = False):
+  return ocp.args.PyTreeRestore(
+    item=target,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+    partial_restore=partial,
+  )
 
 
 def _as_dict(tree: Tree) -> dict:

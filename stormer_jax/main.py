@@ -1,0 +1,125 @@
+"""One program: train, evaluate, predict or convert.
+
+  python -m stormer_jax.main --mode=train --config=configs/demo.py \
+    --data_root=DATA --workdir=RUN [--config.optimizer.peak_lr=1e-4]
+  python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
+    [--config.eval.datasets="('celebdf_v2:test',)"]
+  python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
+  python -m stormer_jax.main --mode=convert --source=A --destination=B
+
+evaluate and predict take the configuration that the run was trained with;
+--config.FIELD=VALUE changes it in any mode. A mistake of the user ends in one
+line on stderr and exit status 2.
+"""
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from stormer_jax import convert
+from stormer_jax import detector
+from stormer_jax import evaluate
+from stormer_jax import predict
+from stormer_jax import train
+
+MODES = ('train', 'evaluate', 'predict', 'convert')
+
+
+def define_flags(argv: Sequence[str]) -> None:
+  """Defines the flags; the configuration comes from a file or from a run."""
+  flags.DEFINE_enum('mode', None, MODES, 'What to do.', required=True)
+  flags.DEFINE_string('workdir', None, 'Folder of the run.')
+  flags.DEFINE_string('data_root', None, 'Folder that prepare wrote.')
+  flags.DEFINE_string('video', None, 'Video file to predict.')
+  flags.DEFINE_string('out', None, 'Result file or folder (default: stdout,'
+                      ' or WORKDIR/eval).')
+  flags.DEFINE_string('source', None, 'Weights or run to convert from.')
+  flags.DEFINE_string('destination', None, 'File or folder to convert to.')
+  flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
+  flags.DEFINE_bool('distributed', False, 'Join the other processes of this'
+                    ' job (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set).')
+  flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+  workdir = _early_flag(argv, 'workdir')
+  if _early_flag(argv, 'config') or workdir is None:
+    config_flags.DEFINE_config_file('config', None, 'File in configs/.')
+  elif (pathlib.Path(workdir) / 'config.json').exists():
+    config = detector.load_config(pathlib.Path(workdir))
+    config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
+  else:
+    config_flags.DEFINE_config_file('config', None, 'File in configs/.')
+
+
+def main(argv: Sequence[str]) -> None:
+  """Dispatches to the mode."""
+  if len(argv) > 1:
+    raise ValueError(f'unexpected argument {argv[1]}; all arguments are --flags')
+  args = flags.FLAGS
+  if args.distributed:
+    jax.distributed.initialize()
+  if args.mode == 'train':
+    _require('config', 'workdir', 'data_root')
+    train.train_and_evaluate(
+      args.config, pathlib.Path(args.workdir), pathlib.Path(args.data_root)
+    )
+  elif args.mode == 'evaluate':
+    _require('workdir', 'data_root')
+  elif args.mode == 'predict':
+    _require('workdir', 'video')
+  else:
+    _require('source', 'destination')
+
+
+def _require(*names: str) -> None:
+  missing = [name for name in names if getattr(flags.FLAGS, name) is None]
+  if missing:
+    raise ValueError(
+      f'--mode={flags.FLAGS.mode} needs '
+      + ' and '.join(f'--{name}' for name in missing)
+    )
+
+
+def _early_flag(argv: Sequence[str], name: str) -> str | None:
+  """Value of a flag before flags are parsed, for what defines other flags."""
+  for i, argument in enumerate(argv):
+    flag, _, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag == name:
+      return value or (argv[i + 1] if i + 1 < len(argv) else None)
+  return None
+
+
+def run() -> None:
+  """Entry point: no traceback for a mistake of the user."""
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  debug = '--debug' in sys.argv
+  try:
+    define_flags(sys.argv)
+    app.run(main, flags_parser=_parse)
+  except KeyboardInterrupt:
+    sys.exit('interrupted; the same command continues')
+  except (ValueError, OSError, FloatingPointError) as error:
+    if debug:
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{error.args[0]}; see configs/base.py for every field'
+    ) from error
+  except flags.Error as error:
+    raise ValueError(str(error)) from error
+
+
+if __name__ == '__main__':
+  run()
