@@ -12,7 +12,7 @@ the stream is one integer.
 
 from collections.abc import Iterator
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from data_pipeline import records as records_lib
 
 
+@runtime_checkable
 class ClipIterator(Protocol):
   """An endless iterator of batches whose place can be saved."""
 
