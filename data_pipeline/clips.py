@@ -121,13 +121,13 @@ def train_dataset(
   windows = list_windows(records, num_frames, max_offset)
   if not windows:
     raise ValueError(
-      f'{records.directory}: no video has {num_frames} frames, the length of'
+      f'training data: no video has {num_frames} frames, the length of'
       ' a clip (model.num_frames); prepare longer videos'
     )
   fakes = [v.video_id for v in records.videos if v.label]
   if fakes:
     raise ValueError(
-      f'{records.directory}: {len(fakes)} videos are labelled fake, first'
+      f'training data: {len(fakes)} videos are labelled fake, first'
       f' {fakes[0]}; training takes real videos only (it makes its own fakes),'
       ' choose a split without fakes'
     )
@@ -143,7 +143,7 @@ def train_dataset(
       records, window, num_frames, max_offset, (seed, epoch)
     )
     start = offset + window.index * num_frames
-    slots = np.arange(start, start + num_frames)
+    slots = range(start, start + num_frames)
     frames, landmarks = records.read(window.video, slots)
     draw = np.random.SeedSequence((seed, place)).generate_state(1, np.uint32)
     return {'frames': frames, 'landmarks': landmarks, 'seed': draw[0]}
@@ -212,7 +212,7 @@ def eval_dataset(
 
   def read(place: int, window: Window) -> dict[str, np.ndarray]:
     start = window.index * num_frames
-    slots = np.arange(start, start + num_frames)
+    slots = range(start, start + num_frames)
     frames, landmarks = records.read(window.video, slots)
     # Of the video's name and not its place, so that a clip's pseudo-fake does
     # not depend on what else is in the split.
