@@ -5,9 +5,23 @@ seed; `make_pairs` turns them, on the device, into the `Batch` that training
 consumes (METHOD 2-5). `eval_clips` prepares frames for scoring (METHOD 9).
 """
 
+import functools
 from typing import TypedDict
 
-from jaxtyping import Array, Float
+import einops
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
+import numpy as np
+
+from data_pipeline import blending
+from data_pipeline import cutout
+from data_pipeline import targets
+
+# Of ImageNet, as the pretrained image models expect (METHOD 2.19).
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Batch(TypedDict):
@@ -18,3 +32,217 @@ class Batch(TypedDict):
   vulnerability_map: Float[Array, 'clips t gh gw']  # temporal target
   soft_label: Float[Array, 'clips t']  # in [0, 1]
   kept: Float[Array, 'clips t gh gw']  # 1 kept, 0 cut out
+
+
+@flax.struct.dataclass
+class Pair:
+  """Everything about one pair; images in [0, 1], maps (t, h, w) of the crop."""
+
+  real: Float[Array, 't s s 3']
+  pseudo_fake: Float[Array, 't s s 3']
+  hull: Bool[Array, 't h w']
+  mask: Float[Array, 't h w']  # blending mask
+  boundary: Float[Array, 't h w']  # 4 m (1 - m)
+  cells: Float[Array, 't gh gw']  # boundary on the patch grid
+  vulnerability_map: Float[Array, 't gh gw']  # of the pseudo-fake
+  real_vulnerability_map: Float[Array, 't gh gw']
+  soft_label: Float[Array, ' t']  # of the pseudo-fake; the real one has 0
+  kept: Float[Array, 'gh gw']  # 0 in cut-out patches, every frame
+  real_first: Bool[Array, '']  # order of the two in a batch
+  params: blending.BlendParams
+
+
+def make_pair(
+  frames: UInt8[Array, 't h w 3'],
+  landmarks: Float[Array, 't 81 2'],
+  seed: UInt32[Array, ''],
+  synthesis: blending.SynthesisConfig,
+  image_size: int,
+  patch_size: int,
+) -> Pair:
+  """Makes a real and a pseudo-fake clip of one real clip (METHOD 2-4).
+
+  A function of its arguments alone.
+
+  Args:
+    frames: face crops, RGB.
+    landmarks: px of the crops, predictor order.
+    seed: all randomness comes from it.
+    synthesis: ranges of the draws; static.
+    image_size: px of the output, a multiple of patch_size; static.
+    patch_size: px of a patch; static.
+
+  Raises:
+    ValueError: when the sizes do not fit each other.
+  """
+  num_frames, height, width, _ = frames.shape
+  _check_sizes(height, width, synthesis, image_size, patch_size)
+  blend_key, jitter_key, cutout_key, order_key = jax.random.split(
+    jax.random.key(seed), 4
+  )
+  params = blending.sample_blend_params(blend_key, synthesis, height, width)
+  frame_params = params
+  if synthesis.temporal_jitter > 0:
+    frame_params = blending.sample_frame_params(
+      jitter_key, params, synthesis.temporal_jitter, num_frames, synthesis
+    )
+  blend = blending.blend_clip(
+    frame_params,
+    frames,
+    landmarks,
+    synthesis,
+    image_size,
+    gather=_sequential(synthesis),
+  )
+  cells = targets.boundary_cells(
+    blend.boundary,
+    params.margin,
+    image_size=image_size,
+    patch_size=patch_size,
+    grid=synthesis.target_grid,
+  )
+  vulnerability_map, real_vulnerability_map = targets.vulnerability_map(
+    cells, change=synthesis.boundary_change, kind=synthesis.target_kind
+  )
+  cut = cutout.vulnerability_cutout(
+    jax.random.uniform(cutout_key, cells.shape[1:]),
+    cells,
+    params.cutout_threshold,
+    params.cutout_on,
+    extra=synthesis.cutout_extra,
+  )
+  real, pseudo_fake = (
+    jnp.moveaxis(cutout.blank_patches(clip, cut.kept), 1, -1) / 255.0
+    for clip in (blend.real, blend.pseudo_fake)
+  )
+  return Pair(
+    real=real,
+    pseudo_fake=pseudo_fake,
+    hull=blend.hull,
+    mask=blend.mask,
+    boundary=blend.boundary / 255.0,
+    cells=cells / 255.0,
+    vulnerability_map=vulnerability_map,
+    real_vulnerability_map=real_vulnerability_map,
+    soft_label=cut.soft_label,
+    kept=cut.kept,
+    real_first=jax.random.bernoulli(order_key),
+    params=params,
+  )
+
+
+def make_pairs(
+  frames: UInt8[Array, 'b t h w 3'],
+  landmarks: Float[Array, 'b t 81 2'],
+  seeds: UInt32[Array, ' b'],
+  synthesis: blending.SynthesisConfig,
+  image_size: int,
+  patch_size: int,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Batch:
+  """Makes a training batch of b pairs, 2b clips (METHOD 2-5).
+
+  Pair i fills rows 2i and 2i + 1; a bit of its seed says which one is real.
+  So no row depends on another pair, and a batch may be split over devices
+  without communication.
+
+  Args:
+    frames: face crops, RGB.
+    landmarks: px of the crops, predictor order.
+    seeds: one a pair.
+    synthesis: static. Its `mode` runs the pairs at once ('vmap'), one after
+      the other with real branches ('map'), or as suits the backend ('auto').
+    image_size: px; static.
+    patch_size: px; static.
+    mesh: devices over which the batch is split along all axes. Needed with
+      'map' on several devices, which would gather the batch otherwise.
+  """
+  pair = functools.partial(
+    _pair_rows,
+    synthesis=synthesis,
+    image_size=image_size,
+    patch_size=patch_size,
+  )
+  if _sequential(synthesis):
+    # lax.cond stays a branch under map and becomes a select under vmap.
+    def many(*batch):
+      return jax.lax.map(lambda element: pair(*element), batch)
+  else:
+    many = jax.vmap(pair)
+
+  def make(*batch):
+    rows = many(*batch)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+
+  if mesh is not None:
+    spec = jax.sharding.PartitionSpec(mesh.axis_names)
+    make = jax.shard_map(make, mesh=mesh, in_specs=spec, out_specs=spec)
+  return make(frames, landmarks, seeds)
+
+
+def eval_clips(
+  frames: UInt8[Array, 'b t h w 3'], margin: int, image_size: int
+) -> Float[Array, 'b t s s 3']:
+  """Crops, resizes and normalises clips for scoring (METHOD 9).
+
+  Args:
+    frames: face crops, RGB.
+    margin: px cut from every side; 0 DFW, 5 DFDCP, 13 DFD, 15 others.
+    image_size: px of the output.
+  """
+  batch, num_frames, *_ = frames.shape
+  images = einops.rearrange(frames, 'b t h w c -> (b t) c h w')
+  images = blending.crop_and_resize(
+    images.astype(jnp.float32),
+    jnp.asarray(margin),
+    image_size,
+    gather=jax.default_backend() == 'cpu',
+  )
+  clips = einops.rearrange(
+    images, '(b t) c h w -> b t h w c', b=batch, t=num_frames
+  )
+  return _normalize(clips / 255.0)
+
+
+def _pair_rows(
+  frames, landmarks, seed, *, synthesis, image_size, patch_size
+) -> Batch:
+  """One pair as a batch of two clips in random order."""
+  pair = make_pair(frames, landmarks, seed, synthesis, image_size, patch_size)
+
+  def rows(real, pseudo_fake):
+    first = jnp.where(pair.real_first, real, pseudo_fake)
+    second = jnp.where(pair.real_first, pseudo_fake, real)
+    return jnp.stack([first, second])
+
+  kept = jnp.broadcast_to(pair.kept, pair.cells.shape)
+  return Batch(
+    clip=_normalize(rows(pair.real, pair.pseudo_fake)),
+    label=rows(jnp.zeros(()), jnp.ones(())),
+    vulnerability_map=rows(pair.real_vulnerability_map, pair.vulnerability_map),
+    soft_label=rows(jnp.zeros_like(pair.soft_label), pair.soft_label),
+    kept=rows(kept, kept),
+  )
+
+
+def _normalize(images):
+  return (images - _MEAN) / _DEVIATION
+
+
+def _sequential(synthesis: blending.SynthesisConfig) -> bool:
+  if synthesis.mode == 'auto':
+    return jax.default_backend() == 'cpu'
+  return synthesis.mode == 'map'
+
+
+def _check_sizes(height, width, synthesis, image_size, patch_size):
+  if image_size % patch_size:
+    raise ValueError(
+      f'image_size {image_size} is not a multiple of patch_size {patch_size}'
+    )
+  if min(height, width) - 2 * synthesis.margin[1] < 2:
+    raise ValueError(
+      f'frames of {height}x{width} px leave nothing after a margin of '
+      f'{synthesis.margin[1]} px on each side; lower synthesis.margin'
+    )

@@ -1,0 +1,232 @@
+"""Geometry: where an output pixel looks in its source, and resampling there.
+
+Source positions are pixels with 0-based centres. Images are planar
+(..., h, w); outside the image lies 0. All maps are separable, so a resampling
+is a row operator and a column operator: matrices on an accelerator, gathers
+on a CPU, with the same result to rounding. Mirroring is dm_pix's
+`flip_left_right`; resizing to a traced size, fixed-point positions and the
+elastic field have no counterpart there (METHOD 2.9, 2.10, 2.15, 2.16).
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+# OpenCV's warpAffine works with positions in steps of 1/1024 px, and weights
+# a bilinear sample by steps of 1/32 px.
+_POSITION_STEPS = 1024
+_WEIGHT_STEPS = 32
+
+
+@flax.struct.dataclass
+class Taps:
+  """Two-tap sampling along one axis: (1 - weight) lower + weight upper."""
+
+  lower: Int[Array, ' out']
+  upper: Int[Array, ' out']
+  weight: Float[Array, ' out']
+
+
+def resample(
+  image: Float[Array, '*b h w'],
+  rows: Taps,
+  columns: Taps,
+  *,
+  gather: bool,
+) -> Float[Array, '*b out_h out_w']:
+  """Samples rows and columns of an image; taps outside it read 0."""
+  if gather:
+    return _gather(_gather(image, rows, axis=-2), columns, axis=-1)
+  return apply_matrices(
+    image,
+    sampling_matrix(rows, image.shape[-2]),
+    sampling_matrix(columns, image.shape[-1]),
+  )
+
+
+def apply_matrices(
+  image: Float[Array, '*b h w'],
+  rows: Float[Array, 'out_h h'],
+  columns: Float[Array, 'out_w w'],
+) -> Float[Array, '*b out_h out_w']:
+  """rows @ image @ columns.T in full float32."""
+  return jnp.einsum(
+    'yh,...hw,xw->...yx', rows, image, columns, precision=_HIGHEST
+  )
+
+
+def sampling_matrix(taps: Taps, size: int) -> Float[Array, 'out size']:
+  """The matrix that samples an axis of `size` pixels."""
+  positions = jnp.arange(size)
+  return jnp.where(
+    taps.lower[:, None] == positions, 1.0 - taps.weight[:, None], 0.0
+  ) + jnp.where(taps.upper[:, None] == positions, taps.weight[:, None], 0.0)
+
+
+def _gather(image, taps: Taps, *, axis: int):
+  size = image.shape[axis]
+  shape = (-1, 1) if axis == -2 else (-1,)
+
+  def tap(index, weight):
+    weight = jnp.where((index >= 0) & (index < size), weight, 0.0)
+    index = jnp.clip(index, 0, size - 1)
+    return jnp.take(image, index, axis=axis) * weight.reshape(shape)
+
+  return tap(taps.lower, 1.0 - taps.weight) + tap(taps.upper, taps.weight)
+
+
+def linear_taps(source: Float[Array, ' out']) -> Taps:
+  """Bilinear sampling at the given source positions."""
+  lower = jnp.floor(source)
+  index = lower.astype(jnp.int32)
+  return Taps(lower=index, upper=index + 1, weight=source - lower)
+
+
+def affine_positions(
+  num_out: int,
+  scale: Float[Array, ''],
+  offset: Float[Array, ''],
+) -> Float[Array, ' out']:
+  """Positions scale * i + offset, in OpenCV's steps of 1/32 px."""
+  steps = _position_steps(num_out, scale, offset)
+  half = _POSITION_STEPS // _WEIGHT_STEPS
+  return jnp.floor((steps + half / 2) / half) / _WEIGHT_STEPS
+
+
+def nearest_positions(
+  num_out: int,
+  scale: Float[Array, ''],
+  offset: Float[Array, ''],
+) -> Float[Array, ' out']:
+  """Integer positions nearest to scale * i + offset, as OpenCV rounds."""
+  steps = _position_steps(num_out, scale, offset)
+  return jnp.floor((steps + _POSITION_STEPS / 2) / _POSITION_STEPS)
+
+
+def _position_steps(num_out, scale, offset):
+  positions = jnp.arange(num_out, dtype=jnp.float32)
+  return jnp.round(positions * scale * _POSITION_STEPS) + jnp.round(
+    offset * _POSITION_STEPS
+  )
+
+
+def scale_about_centre(
+  size: int, scale: Float[Array, ''], translate: Float[Array, '']
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """Inverse map of scaling about the centre, then moving (METHOD 2.9).
+
+  Args:
+    size: pixels along the axis.
+    scale: factor by which content grows.
+    translate: px by which content moves.
+
+  Returns:
+    (scale, offset) for `affine_positions` and `nearest_positions`.
+  """
+  centre = (size - 1) / 2
+  forward_offset = centre * (1.0 - scale) + translate
+  return 1.0 / scale, -forward_offset / scale
+
+
+def crop_positions(
+  size: int, num_out: int, margin: Int[Array, '']
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """Map of a crop by `margin` on both sides, resized corner to corner.
+
+  METHOD 2.15-2.16: the first and last output pixels sit on the first and last
+  pixels of the crop.
+  """
+  cropped = (size - 2 * margin).astype(jnp.float32)
+  return (cropped - 1.0) / (num_out - 1), margin.astype(jnp.float32)
+
+
+def resize_positions(
+  num_out: int,
+  size_in: Float[Array, ''],
+  size_out: Float[Array, ''],
+) -> Float[Array, ' out']:
+  """Positions of a half-pixel-centred linear resize between traced sizes.
+
+  Args:
+    num_out: static number of positions; those from `size_out` on are unused.
+    size_in: pixels before.
+    size_out: pixels after.
+  """
+  positions = jnp.arange(num_out, dtype=jnp.float32)
+  source = (positions + 0.5) * (size_in / size_out) - 0.5
+  return jnp.clip(source, 0.0, size_in - 1.0)
+
+
+def elastic_field(
+  noise: Float[Array, '2 h w'], *, sigma: float, alpha: float
+) -> Float[Array, '2 h w']:
+  """Displacements (dx, dy) in px from uniform noise in [-1, 1).
+
+  Gaussian filter with mirrored borders, cut at 4 sigma, times alpha
+  (METHOD 2.10).
+  """
+  _, height, width = noise.shape
+  return alpha * jnp.einsum(
+    'yh,chw,xw->cyx',
+    _mirrored_gaussian(height, sigma),
+    noise,
+    _mirrored_gaussian(width, sigma),
+    precision=_HIGHEST,
+  )
+
+
+def _mirrored_gaussian(size: int, sigma: float) -> np.ndarray:
+  radius = int(4.0 * sigma + 0.5)
+  offsets = np.arange(-radius, radius + 1)
+  weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+  weights /= weights.sum()
+  # Half-sample mirror: ... 1 0 | 0 1 2 ... n-1 | n-1 n-2 ...
+  source = np.mod(np.arange(size)[:, None] + offsets, 2 * size)
+  source = np.where(source < size, source, 2 * size - 1 - source)
+  matrix = np.zeros((size, size))
+  np.add.at(matrix, (np.arange(size)[:, None], source), weights)
+  return matrix.astype(np.float32)
+
+
+def elastic_reach(sigma: float, alpha: float) -> int:
+  """Pixels beyond which no displacement of `elastic_field` goes.
+
+  7.5 standard deviations; the field is a mean of many uniform numbers, so
+  the chance of a larger one is below 1e-12 a pixel.
+
+  Raises:
+    ValueError: when the reach leaves the 31 bits that `displace` packs.
+  """
+  deviation = alpha * np.sqrt(1.0 / 3.0) / (2.0 * sigma * np.sqrt(np.pi))
+  reach = int(np.ceil(7.5 * deviation))
+  if reach > 15:
+    raise ValueError(
+      f'elastic_alpha {alpha} with elastic_sigma {sigma} moves pixels by up to '
+      f'{reach} px; at most 15 are supported. Lower elastic_alpha or raise '
+      'elastic_sigma.'
+    )
+  return reach
+
+
+def displace(
+  mask: Bool[Array, 't h w'], field: Float[Array, '2 h w'], *, reach: int
+) -> Bool[Array, 't h w']:
+  """Moves a mask by a displacement field: out(y, x) = mask(y + dy, x + dx).
+
+  Nearest pixel, border mirrored about the outermost pixels (METHOD 2.10).
+  Each pixel's row neighbours are packed into the bits of an integer, so that
+  a two-dimensional lookup costs two passes of shifts and no gather.
+  """
+  _, height, width = mask.shape
+  dx, dy = jnp.clip(jnp.round(field), -reach, reach).astype(jnp.int32)
+  padded = jnp.pad(mask, ((0, 0), (reach, reach), (reach, reach)), 'reflect')
+  shifts = range(2 * reach + 1)
+  padded = padded.astype(jnp.int32)
+  bits = sum(padded[:, :, i : i + width] << i for i in shifts)
+  row = sum(
+    jnp.where(dy == i - reach, bits[:, i : i + height], 0) for i in shifts
+  )
+  return (row >> (dx + reach)) & 1 == 1
