@@ -1,0 +1,478 @@
+"""The only owner of bytes on disk: one record per video, in ArrayRecord.
+
+What enters: `VideoRecord`s, whose frames are already encoded as JPEG or PNG.
+What leaves: `Records`, which decodes the frames it is asked for, RGB uint8 in
+[0, 255], with their 81 landmarks in pixels of the 256 x 256 crop.
+
+On disk lies a TFDS dataset, `<root>/<dataset>/<rule>/<version>`, that
+`tfds.data_source` and `tfds.builder_from_directory` read without TensorFlow.
+What a program needs to know before it reads a frame (identifiers, labels,
+numbers of frames) is the dataset's `metadata.json`.
+"""
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from array_record.python import array_record_data_source, array_record_module
+import cv2
+from google.protobuf import message
+from jaxtyping import Float32, Int32, UInt8
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+VERSION = '1.0.0'
+RULES = ('consecutive', 'uniform')
+SPLITS = ('train', 'val', 'test')
+CROP_SIZE = 256  # px (METHOD 1.1)
+NUM_LANDMARKS = 81
+LABELS = ('real', 'fake')
+ENCODINGS = ('jpeg', 'png')
+
+# Choice: 95 with full chroma. At 4:2:0 the colour of a blending boundary, the
+# very thing to be learned, would be stored at half the resolution.
+_JPEG_OPTIONS = (
+  cv2.IMWRITE_JPEG_QUALITY,
+  95,
+  cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+  cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+)
+# Choice: level 3; level 9 takes ten times as long for 3 % fewer bytes.
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
+_VIDEOS_PER_SHARD = 16  # TFDS holds a shard in memory: about 0.15 GB
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+  """What is known of a stored video without reading its frames.
+
+  Attributes:
+    video_id: unique within the dataset and rule.
+    label: 0 real, 1 fake.
+    num_frames: stored frames (those of the rule in which a face was found).
+    fps: frames a second of the source video.
+    identity: the person, or '' where the list of videos does not say.
+    method: how the fake was made, or ''.
+    source_path: the video file, relative to the root it was prepared from.
+  """
+
+  video_id: str
+  label: int
+  num_frames: int
+  fps: float
+  identity: str
+  method: str
+  source_path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoRecord:
+  """One prepared video; see the features of `FaceVideos` for units."""
+
+  video_id: str
+  frames: tuple[bytes, ...]  # encoded RGB 256 x 256 images
+  landmarks: Float32[np.ndarray, 'n 81 2']
+  boxes: Float32[np.ndarray, 'n 4']
+  frame_indices: Int32[np.ndarray, 'n']
+  fps: float
+  label: int
+  dataset: str
+  identity: str
+  method: str
+  source_path: str
+  provenance: str  # JSON
+
+  @property
+  def info(self) -> VideoInfo:
+    return VideoInfo(
+      video_id=self.video_id,
+      label=self.label,
+      num_frames=len(self.frames),
+      fps=self.fps,
+      identity=self.identity,
+      method=self.method,
+      source_path=self.source_path,
+    )
+
+
+def encode_frame(
+  frame: UInt8[np.ndarray, 'h w 3'], encoding: str = 'jpeg'
+) -> bytes:
+  """Returns an RGB frame as the bytes of a JPEG (quality 95, 4:4:4) or PNG."""
+  if encoding not in ENCODINGS:
+    raise ValueError(f'encoding is {encoding!r}; choose one of {ENCODINGS}')
+  suffix, options = ('.png', _PNG_OPTIONS)
+  if encoding == 'jpeg':
+    suffix, options = ('.jpg', _JPEG_OPTIONS)
+  bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+  encoded, buffer = cv2.imencode(suffix, bgr, options)
+  assert encoded, f'OpenCV could not encode a frame of shape {frame.shape}'
+  return buffer.tobytes()
+
+
+def decode_frame(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
+  """Returns the RGB frame of JPEG or PNG bytes."""
+  bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+  if bgr is None:
+    raise ValueError(
+      f'{len(encoded)} bytes of a stored frame are not a JPEG or PNG image'
+    )
+  return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+class FaceVideos(tfds.core.ShardBasedBuilder, skip_registration=True):
+  """Schema, version and writer of prepared videos; the rule is its config."""
+
+  name = 'face_videos'  # replaced by the dataset's own name per instance
+  code_path = None  # no checksums beside the code: nothing is downloaded
+  VERSION = tfds.core.Version(VERSION)
+  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012
+  BUILDER_CONFIGS = [  # noqa: RUF012
+    tfds.core.BuilderConfig(
+      name='consecutive', description='The first frames (training).'
+    ),
+    tfds.core.BuilderConfig(
+      name='uniform', description='Frames spread evenly (scoring).'
+    ),
+  ]
+
+  def __init__(
+    self,
+    dataset: str,
+    rule: str,
+    data_dir: str,
+    splits: Mapping[str, Sequence[VideoRecord]],
+  ):
+    """Readies a builder that writes `splits` when asked to prepare."""
+    self.name = dataset
+    self._records = splits
+    super().__init__(data_dir=data_dir, config=rule)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    image = tfds.features.Image(
+      shape=(CROP_SIZE, CROP_SIZE, 3), doc='RGB face crop'
+    )
+    per_frame = {
+      'landmarks': tfds.features.Tensor(
+        shape=(None, NUM_LANDMARKS, 2),
+        dtype=np.float32,
+        doc='x, y in pixels of the crop; order of the dlib-81 predictor',
+      ),
+      'boxes': tfds.features.Tensor(
+        shape=(None, 4),
+        dtype=np.float32,
+        doc='x0, y0, x1, y1 of the detected face, pixels of the source frame',
+      ),
+      'frame_indices': tfds.features.Tensor(
+        shape=(None,), dtype=np.int32, doc='position in the source video'
+      ),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Face crops and landmarks of videos, one record a video.',
+      features=tfds.features.FeaturesDict(
+        {
+          'video_id': tfds.features.Text(),
+          'frames': tfds.features.Sequence(image),
+          **per_frame,
+          'fps': tfds.features.Scalar(np.float32),
+          'label': tfds.features.ClassLabel(names=list(LABELS)),
+          'dataset': tfds.features.Text(),
+          'identity': tfds.features.Text(),
+          'method': tfds.features.Text(),
+          'source_path': tfds.features.Text(),
+          'provenance': tfds.features.Text(doc='JSON'),
+        }
+      ),
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _shard_iterators_per_split(self, dl_manager):
+    del dl_manager  # nothing is downloaded
+    return {
+      split: [
+        functools.partial(self._shard, split, first)
+        for first in range(0, len(records), _VIDEOS_PER_SHARD)
+      ]
+      for split, records in self._records.items()
+    }
+
+  def _shard(
+    self, split: str, first: int
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields a shard's examples; notes each one's VideoInfo as metadata."""
+    records = self._records[split]
+    infos = self.info.metadata.setdefault(split, [])
+    for index in range(first, min(first + _VIDEOS_PER_SHARD, len(records))):
+      record = records[index]
+      example = {
+        field.name: getattr(record, field.name)
+        for field in dataclasses.fields(record)
+      }
+      example['frames'] = [io.BytesIO(frame) for frame in record.frames]
+      infos.append(dataclasses.asdict(record.info))
+      yield index, example
+
+  def _example_writer(self):
+    return _RecordWriter(self.info.file_format)
+
+  def _as_dataset(self, split, decoders=None, read_config=None, **_):
+    raise ValueError(
+      'these records are read without TensorFlow: use builder.as_data_source'
+    )
+
+
+class _RecordWriter(tfds.core.ExampleWriter):
+  """Writes records that are cheap to read and the same bytes every time."""
+
+  def write(self, path, examples) -> None:
+    # Frames are compressed already: to inflate a record of 10 MB once more
+    # would take 15 times as long as to decode the four frames of a clip.
+    writer = array_record_module.ArrayRecordWriter(
+      os.fspath(path), 'group_size:1,uncompressed'
+    )
+    try:
+      for _, serialized in examples:
+        # A protobuf map has no order of its own.
+        example = tf_example_pb2.Example.FromString(serialized)
+        writer.write(example.SerializeToString(deterministic=True))
+    finally:
+      writer.close()
+
+
+def write_records(
+  out: str | os.PathLike,
+  dataset: str,
+  rule: str,
+  splits: Mapping[str, Sequence[VideoRecord]],
+) -> pathlib.Path:
+  """Writes a dataset, replacing an older one only once the new one is whole.
+
+  Args:
+    out: the data root; the dataset goes to `<out>/<dataset>/<rule>/<version>`.
+    dataset: name of the dataset.
+    rule: 'consecutive' or 'uniform'.
+    splits: videos by split name. A sequence that loads a video when it is
+      indexed keeps memory flat: it is asked for one after the other, and
+      no more than a shard's worth is held.
+
+  Returns:
+    The folder of the dataset.
+  """
+  if rule not in RULES:
+    raise ValueError(f'rule is {rule!r}; choose one of {RULES}')
+  final = _dataset_dir(out, dataset, rule)
+  building = pathlib.Path(out) / dataset / f'.building-{rule}'
+  shutil.rmtree(building, ignore_errors=True)
+  building.mkdir(parents=True)
+  try:
+    builder = FaceVideos(dataset, rule, os.fspath(building), splits)
+    with contextlib.redirect_stdout(io.StringIO()):  # talk of downloads
+      builder.download_and_prepare(file_format='array_record')
+    replaced = building / 'replaced'
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+      final.rename(replaced)
+    pathlib.Path(builder.data_dir).rename(final)
+  finally:
+    shutil.rmtree(building, ignore_errors=True)
+  return final
+
+
+def open_records(
+  data_root: str | os.PathLike, dataset: str, rule: str, split: str
+) -> 'Records':
+  """Opens one split of a prepared dataset.
+
+  Raises:
+    ValueError: no such dataset, rule or split, with the command that makes it.
+  """
+  folder = _dataset_dir(data_root, dataset, rule)
+  if not (folder / 'dataset_info.json').is_file():
+    raise ValueError(
+      f'no prepared dataset in {folder}; make it with `python -m '
+      f'data_pipeline.prepare --root VIDEOS --out {data_root} '
+      f'--dataset {dataset} --rule {rule}`'
+    )
+  builder = tfds.builder_from_directory(os.fspath(folder))
+  if split not in builder.info.splits:
+    raise ValueError(
+      f'{folder} has no split {split!r}; it has {sorted(builder.info.splits)}'
+    )
+  videos = builder.info.metadata[split]
+  files = tuple(
+    os.fspath(path) for path in builder.info.splits[split].filepaths
+  )
+  lengths = tuple(builder.info.splits[split].shard_lengths)
+  return Records(files, lengths, tuple(VideoInfo(**v) for v in videos))
+
+
+class Records:
+  """Random access to the stored videos of one split.
+
+  Threads may read at the same time, and a pickled copy opens its own files.
+  """
+
+  def __init__(
+    self,
+    files: tuple[str, ...],
+    shard_lengths: tuple[int, ...],
+    videos: tuple[VideoInfo, ...],
+  ):
+    """Takes shard files, their numbers of records, and every video in order."""
+    if sum(shard_lengths) != len(videos):
+      raise ValueError(
+        f'{os.path.dirname(files[0]) if files else "a dataset"} holds '
+        f'{sum(shard_lengths)} records but describes {len(videos)} videos; '
+        'prepare it again'
+      )
+    self.videos = videos
+    self._files = files
+    self._ends = tuple(itertools.accumulate(shard_lengths))
+    self._source: array_record_data_source.ArrayRecordDataSource | None = None
+
+  def __len__(self) -> int:
+    return len(self.videos)
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {'_source': None}
+
+  def read(
+    self, video_index: int, frame_slots: Sequence[int]
+  ) -> tuple[UInt8[np.ndarray, 't 256 256 3'], Float32[np.ndarray, 't 81 2']]:
+    """Decodes the asked frames of a video, and only those.
+
+    Args:
+      video_index: index into `videos`.
+      frame_slots: positions among the video's stored frames, in any order.
+
+    Returns:
+      RGB frames and their landmarks (x, y in pixels of the crop).
+
+    Raises:
+      IndexError: no such video or frame.
+      ValueError: a damaged record; the message names shard, index and video.
+    """
+    slots = list(frame_slots)
+    with self._naming(video_index):
+      fields = self._fields(video_index)
+      encoded = fields['frames'].bytes_list.value
+      frames = np.stack([decode_frame(encoded[slot]) for slot in slots])
+      landmarks = _floats(fields['landmarks'], NUM_LANDMARKS, 2)[slots]
+    return frames, landmarks
+
+  def read_record(self, video_index: int) -> VideoRecord:
+    """Reads a whole record, its frames still encoded; raises like `read`."""
+    with self._naming(video_index):
+      fields = self._fields(video_index)
+      info = self.videos[video_index]
+      return VideoRecord(
+        video_id=info.video_id,
+        frames=tuple(fields['frames'].bytes_list.value),
+        landmarks=_floats(fields['landmarks'], NUM_LANDMARKS, 2),
+        boxes=_floats(fields['boxes'], 4),
+        frame_indices=np.asarray(
+          fields['frame_indices'].int64_list.value, np.int32
+        ),
+        fps=info.fps,
+        label=info.label,
+        dataset=_text(fields['dataset']),
+        identity=info.identity,
+        method=info.method,
+        source_path=info.source_path,
+        provenance=_text(fields['provenance']),
+      )
+
+  def _fields(self, video_index: int) -> Mapping[str, Any]:
+    """Parses a record as far as its encoded frames."""
+    if self._source is None:
+      self._source = array_record_data_source.ArrayRecordDataSource(
+        list(self._files)
+      )
+    example = tf_example_pb2.Example.FromString(self._source[video_index])
+    fields = example.features.feature
+    stored = _text(fields['video_id'])
+    if stored != self.videos[video_index].video_id:
+      raise ValueError(f'it holds video {stored!r} instead')
+    return fields
+
+  @contextlib.contextmanager
+  def _naming(self, video_index: int) -> Iterator[None]:
+    """Names shard, index and video in whatever a damaged record raises."""
+    if not 0 <= video_index < len(self):
+      raise IndexError(f'video {video_index} of {len(self)}')
+    try:
+      yield
+    except IndexError as error:
+      raise IndexError(
+        f'{self.videos[video_index].video_id} has '
+        f'{self.videos[video_index].num_frames} frames: {error}'
+      ) from error
+    except (ValueError, RuntimeError, message.DecodeError) as error:
+      shard = bisect.bisect_right(self._ends, video_index)
+      index = video_index - (self._ends[shard - 1] if shard else 0)
+      raise ValueError(
+        f'damaged record {index} of {self._files[shard]} (video '
+        f'{self.videos[video_index].video_id!r}): {error}'
+      ) from error
+
+
+def save_staged(path: pathlib.Path, record: VideoRecord) -> None:
+  """Writes one finished video to a file of its own, whole or not at all."""
+  arrays = ('landmarks', 'boxes', 'frame_indices')
+  texts = {
+    field.name: getattr(record, field.name)
+    for field in dataclasses.fields(record)
+    if field.name not in (*arrays, 'frames')
+  }
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  try:
+    with partial.open('wb') as file:
+      np.savez(
+        file,
+        frames=np.frombuffer(b''.join(record.frames), np.uint8),
+        lengths=np.array([len(frame) for frame in record.frames]),
+        texts=np.array(json.dumps(texts)),
+        **{name: getattr(record, name) for name in arrays},
+      )
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def load_staged(path: pathlib.Path) -> VideoRecord:
+  """Reads what `save_staged` wrote."""
+  with np.load(path) as stored:
+    joined = stored['frames'].tobytes()
+    ends = itertools.accumulate(stored['lengths'].tolist(), initial=0)
+    return VideoRecord(
+      frames=tuple(joined[a:b] for a, b in itertools.pairwise(ends)),
+      landmarks=stored['landmarks'],
+      boxes=stored['boxes'],
+      frame_indices=stored['frame_indices'],
+      **json.loads(str(stored['texts'])),
+    )
+
+
+def _floats(field: Any, *shape: int) -> Float32[np.ndarray, 'n *shape']:
+  return np.asarray(field.float_list.value, np.float32).reshape(-1, *shape)
+
+
+def _text(field: Any) -> str:
+  return field.bytes_list.value[0].decode()
+
+
+def _dataset_dir(
+  data_root: str | os.PathLike, dataset: str, rule: str
+) -> pathlib.Path:
+  return pathlib.Path(data_root) / dataset / rule / VERSION
