@@ -39,10 +39,8 @@ class Checkpointer:
       [
         checkpoint_managers.LatestN(keep_last),
         checkpoint_managers.BestN(
-          # Of equal scores the first is the best, as in METHOD 8.5.
-          get_metric_fn=lambda m: (m['selection'], -m['step']),
+          get_metric_fn=_rank,
           n=1,
-          keep_checkpoints_without_metrics=False,
         ),
       ]
     )
@@ -50,6 +48,7 @@ class Checkpointer:
       pathlib.Path(directory).absolute(),
       options=ocp.CheckpointManagerOptions(
         should_save_fn=lambda step, _: not read_only and save_steps(step),
+        best_fn=_rank,
         preservation_policy=policies,
         # A save that falls due while another is written waits for it: which
         # checkpoints exist must not depend on the speed of the disk.
@@ -57,6 +56,10 @@ class Checkpointer:
         create=not read_only,
         read_only=read_only,
       ),
+      item_handlers={
+        'state': ocp.PyTreeCheckpointHandler(),
+        'data': ocp.JsonCheckpointHandler(),
+      },
     )
     self._terminated = False
     if not read_only and jax.process_count() == 1:
@@ -78,19 +81,10 @@ class Checkpointer:
 
   def best_step(self) -> int | None:
     """Best checkpoint by its validation score, else the newest, else None."""
-    scored = {
-      step: metrics
-      for step in self._manager.all_steps()
-      if (metrics := self._manager.metrics(step))
-    }
+    scored = [s for s in self.all_steps() if self._selection(s) is not None]
     if not scored:
       return self.latest_step()
-    return max(scored, key=lambda s: (scored[s]['selection'], -s))
-
-  def selection(self, step: int) -> float | None:
-    """Validation score that was saved with `step`, if one was."""
-    metrics = self._manager.metrics(step)
-    return metrics['selection'] if metrics else None
+    return max(scored, key=lambda s: _rank(self._manager.metrics(s)))
 
   def should_save(self, step: int) -> bool:
     """Whether `save` would write at this step."""
@@ -114,9 +108,6 @@ class Checkpointer:
     Returns:
       Whether it saved.
     """
-    metrics = (
-      None if selection is None else {'selection': selection, 'step': step}
-    )
     if self._manager.latest_step() == step:
       return False
     return self._manager.save(
@@ -125,7 +116,7 @@ class Checkpointer:
         state=ocp.args.PyTreeSave(state),
         data=ocp.args.JsonSave(dict(data_state)),
       ),
-      metrics=metrics,
+      metrics={'selection': selection, 'step': step},
       force=self._terminated,
     )
 
@@ -183,6 +174,10 @@ class Checkpointer:
     tree = self._manager.item_metadata(step)['state']
     return bool(tree.get(name))
 
+  def _selection(self, step: int) -> float | None:
+    metrics = self._manager.metrics(step)
+    return metrics['selection'] if metrics else None
+
   def _check(self, step: int, parts: Mapping[str, Tree]) -> None:
     saved = _shapes(dict(self._manager.item_metadata(step)['state']))
     for name, tree in parts.items():
@@ -214,6 +209,12 @@ class Checkpointer:
     self._manager.close()
     if hasattr(self, '_previous'):
       signal.signal(signal.SIGTERM, self._previous)
+
+
+def _rank(metrics: Mapping[str, Any]) -> tuple[float, int]:
+  """Of equal scores the first is the best, as in METHOD 8.5."""
+  selection = metrics['selection']
+  return (float('-inf') if selection is None else selection, -metrics['step'])
 
 
 def _restore_args(target: Tree, *, partial: bool = False):

@@ -7,14 +7,14 @@ here is pure and runs under `jax.jit`; the only randomness is
 """
 
 from collections.abc import Callable, Mapping
-import functools
+import dataclasses
 from typing import Any
 
 import flax
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array
 from ml_collections import config_dict
 import numpy as np
 import optax
@@ -29,7 +29,7 @@ HEADS = ('class_head', 'soft_label_head', 'map_head')
 
 @flax.struct.dataclass
 class TrainState:
-  """All that a run must remember, a pytree of plain arrays.
+  """All that a run must remember: arrays, or their abstract or sharded twins.
 
   Attributes:
     step: Updates done so far.
@@ -41,12 +41,12 @@ class TrainState:
       logged does not depend on where a run was interrupted.
   """
 
-  step: Int[Array, '']
+  step: Any  # int32 []
   params: Tree
   stats: Tree
   opt_state: Tree
   ema: Tree | None
-  term_sums: dict[str, Array]
+  term_sums: dict[str, Any]  # float32 [] each
 
 
 def make_model(config: config_dict.ConfigDict) -> tuple[nnx.GraphDef, Callable]:
@@ -221,12 +221,19 @@ def make_eval_step(
     detector.eval()
     outputs = detector(batch['clip'])
 
-    def clip_terms(outputs, batch):
-      row = functools.partial(jax.tree.map, lambda x: x[None])
-      return losses.three_task_loss(row(outputs), row(batch), **weights)[1]
+    def clip_terms(values, targets):
+      """Terms of a batch of one."""
+      values, targets = jax.tree.map(lambda x: x[None], (values, targets))
+      return losses.three_task_loss(
+        model.Outputs(**values), targets, **weights
+      )[1]
 
+    values = {
+      field.name: getattr(outputs, field.name)
+      for field in dataclasses.fields(outputs)
+    }
     targets = {name: x for name, x in batch.items() if name != 'clip'}
-    terms = jax.vmap(clip_terms)(outputs, targets)
+    terms = jax.vmap(clip_terms)(values, targets)
     return {'logits': outputs.logits, 'label': batch['label'], 'terms': terms}
 
   return eval_step
