@@ -16,7 +16,7 @@ import functools
 import itertools
 import json
 import pathlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 from jaxtyping import Float32, Int, UInt8
@@ -49,6 +49,7 @@ class Faces:
   scores: Float32[np.ndarray, 'f']
 
 
+@runtime_checkable
 class FaceBackend(Protocol):
   """Finds faces, and landmarks of a face."""
 
