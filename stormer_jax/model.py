@@ -4,25 +4,29 @@ Enters: clips [b, t, h, w, 3], float32, ImageNet-normalised. Leaves: `Outputs`,
 the real/fake logit of each clip, the soft-label logit of each frame and the
 vulnerability map of each frame (paper section 3, METHOD 6).
 
-The tokens of a clip are one sequence, [class, patches, temporal]: a class
-token, n patches of each of the t frames in (patch, frame) order, and a
-temporal token that sees every tube of t patches. Parameters of the blocks are
-stacked along a leading axis of length `depth`, however the blocks are run.
+A clip is one sequence of tokens, packed from a class token [b, d], n patches
+of t frames [b, n, t, d], and a temporal token [b, d] that sees every tube of t
+patches. Parameters of the blocks are stacked along a leading axis of length
+`depth`, however the blocks are run.
 """
 
 from collections.abc import Callable
 import dataclasses
-from typing import Literal
+import functools
+from typing import Literal, get_args
 
-from einops import rearrange, repeat
+from einops import pack, rearrange, repeat, unpack
 import flax
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
-_xavier = nnx.initializers.xavier_uniform()
-_normal = nnx.initializers.normal(0.02)
+# Variance in two passes: E[x^2] - E[x]^2 loses digits.
+_LayerNorm = functools.partial(
+  nnx.LayerNorm, epsilon=1e-6, use_fast_variance=False
+)
+_gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class StormerConfig:
   image_size: int  # px
   patch_size: int  # px
   num_frames: int
-  drop_path: float  # of the last block, linear from 0 at the first
+  drop_path: float  # rate of the last block, linear from 0 at the first
   head_dropout: float
   temporal_token: Literal['learned', 'first_clip']
   map_layout: Literal['thw', 'scrambled']
@@ -50,16 +54,11 @@ class StormerConfig:
   scan_layers: bool
 
   def __post_init__(self):
-    for name, allowed in (
-      ('temporal_token', ('learned', 'first_clip')),
-      ('map_layout', ('thw', 'scrambled')),
-      ('dtype', ('float32', 'bfloat16')),
-      ('attention', ('xla', 'cudnn')),
-      ('remat', ('none', 'full', 'dots')),
-    ):
-      if getattr(self, name) not in allowed:
+    for field in dataclasses.fields(self):
+      value, allowed = getattr(self, field.name), get_args(field.type)
+      if allowed and value not in allowed:
         raise ValueError(
-          f'model.{name} is {getattr(self, name)!r}; it is one of {allowed}'
+          f'model.{field.name} is {value!r}; it is one of {allowed}'
         )
     for name in ('depth', 'num_heads', 'patch_size', 'num_frames'):
       if getattr(self, name) < 1:
@@ -67,16 +66,18 @@ class StormerConfig:
     for name in ('drop_path', 'head_dropout'):
       if not 0 <= getattr(self, name) < 1:
         raise ValueError(f'model.{name} is {getattr(self, name)}; in [0, 1)')
-    if self.width < 4 or self.width % 4 or self.width % self.num_heads:
-      raise ValueError(
-        f'model.width is {self.width}; it must be a multiple of 4 and of '
-        f'model.num_heads ({self.num_heads})'
-      )
-    if self.image_size < 1 or self.image_size % self.patch_size:
-      raise ValueError(
-        f'model.image_size is {self.image_size}; it must be a multiple of '
-        f'model.patch_size ({self.patch_size})'
-      )
+    for name, unit in (
+      ('image_size', self.patch_size),
+      ('width', self.num_heads),
+      ('width', 4),  # the heads are a quarter as wide
+    ):
+      if getattr(self, name) < unit or getattr(self, name) % unit:
+        raise ValueError(
+          f'model.{name} is {getattr(self, name)}; it must be a multiple of '
+          f'{unit} (width: of num_heads and 4; image_size: of patch_size)'
+        )
+    if self.attention == 'cudnn' and self.dtype != 'bfloat16':
+      raise ValueError('model.attention=cudnn needs model.dtype=bfloat16')
 
   @property
   def grid_size(self) -> int:
@@ -108,25 +109,24 @@ class Stormer(nnx.Module):
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, num_patches = config.width, config.grid_size**2
+    normal = functools.partial(jax.random.normal, dtype=jnp.float32)
     self.config = config
     self.deterministic = False
     self.patch_embed = PatchEmbed(config, rngs=rngs)
-    self.class_token = nnx.Param(_normal(rngs.params(), (1, 1, width)))
+    self.class_token = nnx.Param(0.02 * normal(rngs(), (1, 1, width)))
     self.position_embed = nnx.Param(
-      _normal(rngs.params(), (1, 1 + num_patches, width))
+      0.02 * normal(rngs(), (1, 1 + num_patches, width))
     )
     self.time_embed = nnx.Param(jnp.zeros((1, config.num_frames + 1, width)))
-    self.temporal_token = nnx.Param(
-      1e-6 * jax.random.normal(rngs.params(), (1, 1, width))
-    )
-    self.blocks = nnx.split_rngs(splits=config.depth)(
-      nnx.vmap(lambda rngs: SpaceTimeBlock(config, rngs=rngs))
-    )(rngs)
-    self.norm = _layer_norm(config, rngs)
-    self.class_norm = _layer_norm(config, rngs)
+    self.temporal_token = nnx.Param(1e-6 * normal(rngs(), (1, 1, width)))
+    make_block = nnx.vmap(lambda rngs: SpaceTimeBlock(config, rngs=rngs))
+    self.blocks = nnx.split_rngs(splits=config.depth)(make_block)(rngs)
+    self.norm = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
+    self.class_norm = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
     self.unused_norm = CarriedNorm(width)
-    # Float32: logits rounded to bfloat16 would tie in the AUC.
-    self.class_head = _head_linear(width, 1, jnp.float32, rngs)
+    # The last layer of each head is float32: logits rounded to bfloat16 would
+    # tie in the AUC.
+    self.class_head = _torch_linear(width, 1, jnp.float32, rngs)
     self.soft_label_head = SoftLabelHead(config, rngs=rngs)
     self.map_head = MapHead(config, rngs=rngs)
 
@@ -152,51 +152,58 @@ class Stormer(nnx.Module):
       ValueError: If the clip does not have the configured shape, or `rngs` is
         missing.
     """
-    self._check(clip, rngs)
-    drop_path = not self.deterministic and self.config.drop_path > 0
+    config = self.config
+    num_frames, *size = clip.shape[1:4]
+    if (num_frames, *size) != (config.num_frames, *[config.image_size] * 2):
+      raise ValueError(
+        f'clip has {num_frames} frames of {size[0]}x{size[1]} px; '
+        f'model.num_frames is {config.num_frames}, model.image_size is '
+        f'{config.image_size}: cut clips to that, or change the fields'
+      )
+    drop_path = not self.deterministic and config.drop_path > 0
+    dropout = not self.deterministic and config.head_dropout > 0
+    if (drop_path or dropout) and rngs is None:
+      raise ValueError(
+        'training mode needs random numbers: pass '
+        'rngs=nnx.Rngs(dropout=key), or call model.eval()'
+      )
     tokens, frame_classes = self.encode(
       self.embed(clip), rngs.dropout() if drop_path else None
     )
-    tokens = self.norm(tokens)
+    _, patches, temporal_token = _unpack_tokens(self.norm(tokens), config)
     return Outputs(
-      logits=self.class_head(tokens[:, -1])[:, 0],
+      logits=self.class_head(temporal_token)[:, 0],
       soft_label_logits=self.soft_label_head(
         self.class_norm(frame_classes), rngs
       ),
-      vulnerability_map=self.map_head(self._map_input(tokens[:, 1:-1])),
+      vulnerability_map=self.map_head(patches),
     )
 
-  def embed(self, clip: Float[Array, 'b t h w 3']) -> Float[Array, 'b n d']:
-    """Clip -> tokens [class, (patch, frame) patches, temporal]."""
+  def embed(
+    self, clip: Float[Array, 'b t h w 3']
+  ) -> Float[Array, 'b tokens d']:
+    """Turns a clip into tokens that know their place and time."""
     config, num_clips = self.config, clip.shape[0]
-    dtype = config.dtype
-    position = self.position_embed[...].astype(dtype)
-    time = self.time_embed[...].astype(dtype)
+    position = jnp.asarray(self.position_embed, config.dtype)
+    time = jnp.asarray(self.time_embed, config.dtype)
     patches = self.patch_embed(rearrange(clip, 'b t h w c -> (b t) h w c'))
-    patches = rearrange(
-      patches + position[:, 1:], '(b t) n d -> b n t d', b=num_clips
-    )
+    patches = patches + position[:, 1:]
+    patches = rearrange(patches, '(b t) n d -> b n t d', b=num_clips)
     patches = patches + time[:, None, :-1]
-    class_token = self.class_token[...].astype(dtype) + position[:, :1]
+    token = jnp.asarray(self.class_token, config.dtype) + position[:, :1]
+    class_token = repeat(token, '1 1 d -> b d', b=num_clips)
     if config.temporal_token == 'learned':
-      temporal_token = self.temporal_token[...].astype(dtype) + time[:, -1:]
-      temporal_token = repeat(temporal_token, '1 1 d -> b 1 d', b=num_clips)
+      token = jnp.asarray(self.temporal_token, config.dtype) + time[:, -1:]
+      temporal_token = repeat(token, '1 1 d -> b d', b=num_clips)
     else:  # D4: row b of all (clip, patch) rows, in its first frame
-      rows = rearrange(patches, 'b n t d -> (b n) t d')
-      temporal_token = rows[:num_clips, :1]
-    return jnp.concatenate(
-      [
-        repeat(class_token, '1 1 d -> b 1 d', b=num_clips),
-        rearrange(patches, 'b n t d -> b (n t) d'),
-        temporal_token,
-      ],
-      axis=1,
-    )
+      rows = rearrange(patches[:, :, 0], 'b n d -> (b n) d')
+      temporal_token = rows[:num_clips]
+    return pack([class_token, patches, temporal_token], 'b * d')[0]
 
   def encode(
-    self, tokens: Float[Array, 'b n d'], key: Key[Array, ''] | None = None
-  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b t d']]:
-    """Runs the blocks.
+    self, tokens: Float[Array, 'b tokens d'], key: Key[Array, ''] | None = None
+  ) -> tuple[Float[Array, 'b tokens d'], Float[Array, 'b t d']]:
+    """Runs the blocks, by `lax.scan` or one after the other.
 
     Args:
       tokens: From `embed`.
@@ -211,25 +218,25 @@ class Stormer(nnx.Module):
     graphdef, params = nnx.split(self.blocks)
     rates = jnp.linspace(0.0, config.drop_path, config.depth)
     keys = None if key is None else jax.random.split(key, config.depth)
+    layers = (params, rates, keys)
+    policies = jax.checkpoint_policies
 
     def run_block(carry, layer):
       params, rate, key = layer
       return nnx.merge(graphdef, params)(carry[0], rate, key), None
 
     if config.remat != 'none':
-      policies = jax.checkpoint_policies
       run_block = jax.checkpoint(
         run_block,
         prevent_cse=not config.scan_layers,
-        policy={
-          'full': None,
-          'dots': policies.dots_with_no_batch_dims_saveable,
-        }[config.remat],
+        policy=policies.dots_with_no_batch_dims_saveable
+        if config.remat == 'dots'
+        else None,
       )
     frame_classes = jnp.zeros(
       (tokens.shape[0], config.num_frames, config.width), tokens.dtype
     )
-    carry, layers = (tokens, frame_classes), (params, rates, keys)
+    carry = (tokens, frame_classes)
     if config.scan_layers:
       return jax.lax.scan(run_block, carry, layers)[0]
     # Unstacked, not indexed: the gradient is then one concatenation.
@@ -238,48 +245,16 @@ class Stormer(nnx.Module):
       carry, _ = run_block(carry, jax.tree.unflatten(treedef, layer))
     return carry
 
-  def _map_input(
-    self, patches: Float[Array, 'b nt d']
-  ) -> Float[Array, 'b gh gw t d']:
-    """Puts patch tokens on the grid of the map head."""
-    sizes = {'gh': self.config.grid_size, 'gw': self.config.grid_size}
-    if self.config.map_layout == 'thw':
-      return rearrange(patches, 'b (gh gw t) d -> b gh gw t d', **sizes)
-    # D2: the order is taken for (t, gh, gw).
-    return rearrange(patches, 'b (t gh gw) d -> b gh gw t d', **sizes)
-
-  def _check(self, clip: Array, rngs: nnx.Rngs | None):
-    """Raises ValueError unless the call fits the configuration."""
-    config = self.config
-    num_frames, *size = clip.shape[1:4]
-    if num_frames != config.num_frames:
-      raise ValueError(
-        f'clip has {num_frames} frames; model.num_frames is '
-        f'{config.num_frames}: cut clips of that length or change the field'
-      )
-    if size != [config.image_size] * 2:
-      raise ValueError(
-        f'clip is {size[0]}x{size[1]} px; model.image_size is '
-        f'{config.image_size}: resize the frames or change the field'
-      )
-    random = config.drop_path > 0 or config.head_dropout > 0
-    if random and not self.deterministic and rngs is None:
-      raise ValueError(
-        'training mode needs random numbers: pass '
-        'rngs=nnx.Rngs(dropout=key), or call model.eval()'
-      )
-
 
 class PatchEmbed(nnx.Module):
   """Frames -> one token per patch, row by row."""
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
-    patch = (config.patch_size, config.patch_size)
     self.proj = nnx.Conv(
       3,
       config.width,
-      patch,
-      strides=patch,
+      kernel_size=(config.patch_size, config.patch_size),
+      strides=(config.patch_size, config.patch_size),
       padding='VALID',
       dtype=config.dtype,
       rngs=rngs,
@@ -294,91 +269,77 @@ class SpaceTimeBlock(nnx.Module):
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, dtype = config.width, config.dtype
-    self.num_frames = config.num_frames
-    self.temporal_norm1 = _layer_norm(config, rngs)
-    # Choice: what an image ViT can initialise starts as MAE starts it, the
-    # temporal attention as PyTorch does by default (METHOD 6.6).
-    self.temporal_attn = Attention(config, _head_linear, rngs=rngs)
+    self.config = config
+    # Choice: what an image ViT can initialise starts as MAE's does, temporal
+    # attention as PyTorch's does, and adds nothing yet (METHOD 6.6).
+    self.temporal_norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.temporal_attn = Attention(config, _torch_linear, rngs=rngs)
     zeros = nnx.initializers.zeros
     self.temporal_fc = nnx.Linear(
-      width, width, dtype=dtype, kernel_init=zeros, bias_init=zeros, rngs=rngs
+      width, width, dtype=dtype, kernel_init=zeros, rngs=rngs
     )
-    self.norm1 = _layer_norm(config, rngs)
-    self.attn = Attention(config, _backbone_linear, rngs=rngs)
-    self.norm2 = _layer_norm(config, rngs)
+    self.norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.attn = Attention(config, _mae_linear, rngs=rngs)
+    self.norm2 = _LayerNorm(width, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(config, rngs=rngs)
 
   def __call__(
     self,
-    tokens: Float[Array, 'b n d'],
-    rate: Float[Array, ''],
+    tokens: Float[Array, 'b tokens d'],
+    drop_rate: Float[Array, ''],
     key: Key[Array, ''] | None,
-  ) -> tuple[Float[Array, 'b n d'], Float[Array, 'b t d']]:
+  ) -> tuple[Float[Array, 'b tokens d'], Float[Array, 'b t d']]:
     """Returns new tokens, and spatial attention's word to each class token."""
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-    num_frames = self.num_frames
-    class_token, temporal_token = tokens[:, 0], tokens[:, -1]
-    patches = rearrange(tokens[:, 1:-1], 'b (n t) d -> b n t d', t=num_frames)
-    num_patches = patches.shape[1]
+    class_token, patches, temporal_token = _unpack_tokens(tokens, self.config)
+    num_patches, num_frames = patches.shape[1:3]
 
     # Time: each tube of t patches, with the temporal token.
-    tubes = jnp.concatenate(
-      [patches, repeat(temporal_token, 'b d -> b n 1 d', n=num_patches)], axis=2
-    )
-    residual = self.temporal_attn(self.temporal_norm1(tubes))
+    token = repeat(temporal_token, 'b d -> b n 1 d', n=num_patches)
+    tubes = jnp.concatenate([patches, token], axis=2)
+    change = self.temporal_attn(self.temporal_norm1(tubes))
     # Dropped rows still receive the bias of temporal_fc (D19).
-    residual = self.temporal_fc(_drop_path(residual, rate, keys[0], rows=2))
-    patches = patches + residual[:, :, :-1]
-    temporal_token = temporal_token + residual[:, :, -1].mean(axis=1)
+    change = self.temporal_fc(_drop_path(change, drop_rate, keys[0], rows=2))
+    patches = patches + change[:, :, :-1]
+    temporal_token = temporal_token + change[:, :, -1].mean(axis=1)
 
     # Space: each frame, with the class token.
-    frames = jnp.concatenate(
-      [
-        repeat(class_token, 'b d -> b t 1 d', t=num_frames),
-        rearrange(patches, 'b n t d -> b t n d'),
-      ],
-      axis=2,
-    )
-    residual = self.attn(self.norm1(frames))
-    residual = _drop_path(residual, rate, keys[1], rows=2)
-    frame_classes = residual[:, :, 0]
+    token = repeat(class_token, 'b d -> b t 1 d', t=num_frames)
+    frames = rearrange(patches, 'b n t d -> b t n d')
+    frames = jnp.concatenate([token, frames], axis=2)
+    change = self.attn(self.norm1(frames))
+    change = _drop_path(change, drop_rate, keys[1], rows=2)
+    frame_classes = change[:, :, 0]
     class_token = class_token + frame_classes.mean(axis=1)
-    patches = patches + rearrange(residual[:, :, 1:], 'b t n d -> b n t d')
+    patches = patches + rearrange(change[:, :, 1:], 'b t n d -> b n t d')
 
-    tokens = jnp.concatenate(
-      [
-        class_token[:, None],
-        rearrange(patches, 'b n t d -> b (n t) d'),
-        temporal_token[:, None],
-      ],
-      axis=1,
-    )
-    residual = self.mlp(self.norm2(tokens))
-    return tokens + _drop_path(residual, rate, keys[2], rows=1), frame_classes
+    tokens, _ = pack([class_token, patches, temporal_token], 'b * d')
+    change = self.mlp(self.norm2(tokens))
+    tokens = tokens + _drop_path(change, drop_rate, keys[2], rows=1)
+    return tokens, frame_classes
 
 
 class Attention(nnx.Module):
-  """Multi-head self-attention over the third axis; softmax in float32."""
+  """Multi-head self-attention along s; softmax in float32."""
 
   def __init__(
     self, config: StormerConfig, linear: Callable, *, rngs: nnx.Rngs
   ):
-    width = config.width
+    width, dtype = config.width, config.dtype
     self.num_heads = config.num_heads
     self.implementation = config.attention
-    self.qkv = linear(width, 3 * width, config.dtype, rngs)
-    self.proj = linear(width, width, config.dtype, rngs)
+    self.qkv = linear(width, 3 * width, dtype, rngs)
+    self.proj = linear(width, width, dtype, rngs)
 
   def __call__(self, x: Float[Array, 'b m s d']) -> Float[Array, 'b m s d']:
+    num_clips = x.shape[0]
     query, key, value = rearrange(
       self.qkv(x), 'b m s (qkv h k) -> qkv (b m) s h k', qkv=3, h=self.num_heads
     )
-    attended = jax.nn.dot_product_attention(
+    x = jax.nn.dot_product_attention(
       query, key, value, implementation=self.implementation
     )
-    return self.proj(
-      rearrange(attended, '(b m) s h k -> b m s (h k)', b=x.shape[0])
-    )
+    return self.proj(rearrange(x, '(b m) s h k -> b m s (h k)', b=num_clips))
 
 
 class Mlp(nnx.Module):
@@ -386,28 +347,27 @@ class Mlp(nnx.Module):
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, hidden = config.width, int(config.width * config.mlp_ratio)
-    self.fc1 = _backbone_linear(width, hidden, config.dtype, rngs)
-    self.fc2 = _backbone_linear(hidden, width, config.dtype, rngs)
+    self.fc1 = _mae_linear(width, hidden, config.dtype, rngs)
+    self.fc2 = _mae_linear(hidden, width, config.dtype, rngs)
 
-  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
-    return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+  def __call__(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
+    return self.fc2(_gelu(self.fc1(x)))
 
 
 class SoftLabelHead(nnx.Module):
   """Class tokens of the frames -> soft-label logit of each frame."""
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
-    width, num_frames = config.width // 4, config.num_frames
-    self.fc1 = _head_linear(config.width, width, config.dtype, rngs)
+    width, num_frames = config.width, config.num_frames
+    hidden = num_frames * width // 4  # the second layer sees all frames
+    self.fc1 = _torch_linear(width, width // 4, config.dtype, rngs)
     self.dropout = nnx.Dropout(config.head_dropout)
-    # Sees all frames at once.
-    self.fc2 = _head_linear(num_frames * width, num_frames, jnp.float32, rngs)
+    self.fc2 = _torch_linear(hidden, num_frames, jnp.float32, rngs)
 
   def __call__(
     self, frame_classes: Float[Array, 'b t d'], rngs: nnx.Rngs | None
   ) -> Float[Array, 'b t']:
-    hidden = jax.nn.gelu(self.fc1(frame_classes), approximate=False)
-    hidden = self.dropout(hidden, rngs=rngs)
+    hidden = self.dropout(_gelu(self.fc1(frame_classes)), rngs=rngs)
     return self.fc2(rearrange(hidden, 'b t d -> b (t d)'))
 
 
@@ -415,19 +375,24 @@ class MapHead(nnx.Module):
   """Patch tokens -> vulnerability map, by convolutions over time alone."""
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
-    width = config.width
-    self.conv1 = _time_conv(width, width, config.dtype, rngs)
-    self.norm1 = BatchNorm(width, config.dtype)
-    self.conv2 = _time_conv(width, width // 4, config.dtype, rngs)
-    self.norm2 = BatchNorm(width // 4, config.dtype)
+    width, dtype = config.width, config.dtype
+    self.config = config
+    self.conv1 = _time_conv(width, width, dtype, rngs)
+    self.norm1 = BatchNorm(width, dtype)
+    self.conv2 = _time_conv(width, width // 4, dtype, rngs)
+    self.norm2 = BatchNorm(width // 4, dtype)
     self.conv3 = _time_conv(width // 4, 1, jnp.float32, rngs)
 
   def __call__(
-    self, x: Float[Array, 'b gh gw t d']
+    self, patches: Float[Array, 'b n t d']
   ) -> Float[Array, 'b t gh gw']:
-    x = jax.nn.gelu(self.norm1(self.conv1(x)), approximate=False)
-    x = jax.nn.gelu(self.norm2(self.conv2(x)), approximate=False)
-    return rearrange(self.conv3(x), 'b gh gw t 1 -> b t gh gw')
+    size = self.config.grid_size
+    if self.config.map_layout == 'scrambled':  # (n t) taken for (t n), D2
+      b, n, t, d = patches.shape
+      patches = rearrange(patches.reshape(b, t, n, d), 'b t n d -> b n t d')
+    x = _gelu(self.norm1(self.conv1(patches)))
+    x = _gelu(self.norm2(self.conv2(x)))
+    return rearrange(self.conv3(x), 'b (gh gw) t 1 -> b t gh gw', gh=size)
 
 
 class BatchNorm(nnx.Module):
@@ -452,19 +417,18 @@ class BatchNorm(nnx.Module):
       self.use_running_average = use_running_average
 
   def __call__(self, x: Float[Array, '*b c']) -> Float[Array, '*b c']:
-    shape = x.shape
-    x = x.astype(jnp.float32).reshape(-1, shape[-1])
+    rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
     if self.use_running_average:
       mean, var = self.mean[...], self.var[...]
     else:
-      mean, var, size = x.mean(axis=0), x.var(axis=0), x.shape[0]
+      mean, var, size = rows.mean(axis=0), rows.var(axis=0), rows.shape[0]
       unbiased = var * (size / max(size - 1, 1))
       self.mean[...] = 0.95 * self.mean[...] + 0.05 * mean
       self.var[...] = 0.95 * self.var[...] + 0.05 * unbiased
       self.count[...] += 1
     gain = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
-    x = (x - mean[None]) * gain[None] + self.bias[...][None]
-    return x.reshape(shape).astype(self.dtype)
+    rows = (rows - mean[None]) * gain[None] + self.bias[...][None]
+    return rows.reshape(x.shape).astype(self.dtype)
 
 
 class CarriedNorm(nnx.Module):
@@ -475,12 +439,20 @@ class CarriedNorm(nnx.Module):
     self.bias = Carried(jnp.zeros(num_features))
 
 
+def _unpack_tokens(
+  tokens: Float[Array, 'b tokens d'], config: StormerConfig
+) -> tuple[Float[Array, 'b d'], Float[Array, 'b n t d'], Float[Array, 'b d']]:
+  """Splits a clip's sequence into class token, patches, temporal token."""
+  patches = (config.grid_size**2, config.num_frames)
+  return tuple(unpack(tokens, [(), patches, ()], 'b * d'))
+
+
 def _drop_path(
-  x: Float[Array, '...'],
+  x: Float[Array, '*b d'],
   rate: Float[Array, ''],
   key: Key[Array, ''] | None,
   rows: int,
-) -> Float[Array, '...']:
+) -> Float[Array, '*b d']:
   """Zeroes whole rows with probability `rate`; the others grow to match.
 
   A row is one index into the first `rows` axes (METHOD 6.3).
@@ -488,53 +460,18 @@ def _drop_path(
   if key is None:
     return x
   shape = x.shape[:rows] + (1,) * (x.ndim - rows)
-  kept: Bool[Array, '...'] = jax.random.bernoulli(key, 1 - rate, shape)
+  kept = jax.random.bernoulli(key, 1 - rate, shape)
   return jnp.where(kept, x / (1 - rate).astype(x.dtype), 0)
 
 
-def _layer_norm(config: StormerConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  """Two-pass variance in float32: E[x^2] - E[x]^2 loses digits."""
-  return nnx.LayerNorm(
-    config.width,
-    epsilon=1e-6,
-    dtype=config.dtype,
-    use_fast_variance=False,
-    rngs=rngs,
-  )
-
-
-def _backbone_linear(
-  features_in: int, features_out: int, dtype, rngs: nnx.Rngs
-) -> nnx.Linear:
-  """As MAE initialises it; that suits every width, unlike a fixed 0.02."""
-  return nnx.Linear(
-    features_in, features_out, dtype=dtype, kernel_init=_xavier, rngs=rngs
-  )
-
-
-def _head_linear(
-  features_in: int, features_out: int, dtype, rngs: nnx.Rngs
-) -> nnx.Linear:
-  """PyTorch's default: uniform within 1 / sqrt(fan in), bias too."""
-  init = _uniform(features_in**-0.5)
-  return nnx.Linear(
-    features_in,
-    features_out,
-    dtype=dtype,
-    kernel_init=init,
-    bias_init=init,
-    rngs=rngs,
-  )
-
-
 def _time_conv(
-  features_in: int, features_out: int, dtype, rngs: nnx.Rngs
+  width_in: int, width_out: int, dtype: str | type, rngs: nnx.Rngs
 ) -> nnx.Conv:
-  """Width 3 over time, zero padding; PyTorch's default initialisation."""
-  init = _uniform((3 * features_in) ** -0.5)
+  """Convolution over three frames; zeros stand before and after the clip."""
+  init = _torch_init(3 * width_in)
   return nnx.Conv(
-    features_in,
-    features_out,
+    width_in,
+    width_out,
     kernel_size=3,
     padding=((1, 1),),
     dtype=dtype,
@@ -544,8 +481,32 @@ def _time_conv(
   )
 
 
-def _uniform(bound: float) -> nnx.initializers.Initializer:
-  def init(key, shape, dtype=jnp.float32, out_sharding=None):
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+def _mae_linear(
+  width_in: int, width_out: int, dtype: str | type, rngs: nnx.Rngs
+) -> nnx.Linear:
+  """Starts as in MAE's image ViT, which suits every width."""
+  init = nnx.initializers.xavier_uniform()
+  return nnx.Linear(
+    width_in, width_out, dtype=dtype, kernel_init=init, rngs=rngs
+  )
 
-  return init
+
+def _torch_linear(
+  width_in: int, width_out: int, dtype: str | type, rngs: nnx.Rngs
+) -> nnx.Linear:
+  """Starts as PyTorch's layers do."""
+  init = _torch_init(width_in)
+  return nnx.Linear(
+    width_in,
+    width_out,
+    dtype=dtype,
+    kernel_init=init,
+    bias_init=init,
+    rngs=rngs,
+  )
+
+
+def _torch_init(fan_in: int) -> nnx.initializers.Initializer:
+  """Uniform within 1 / sqrt(fan in), biases too."""
+  bound = fan_in**-0.5
+  return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
