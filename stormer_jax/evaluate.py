@@ -10,12 +10,14 @@ With `pseudo_fakes` each real video is scored beside the pseudo-fake made of it
 with a fixed seed, the protocol of validation, for data without fakes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+import csv
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import time
@@ -26,7 +28,7 @@ from flax import nnx
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 from ml_collections import config_dict
 import numpy as np
 
@@ -127,6 +129,7 @@ def evaluate(
       synthesis=blending.SynthesisConfig(**config.synthesis),
       num_threads=config.data.num_threads,
       journal_folder=folder,
+      skipped=skipped_videos(data_root, dataset, rule, split),
     )
     if jax.process_index() == 0:
       report.write_scores(scores, folder)
@@ -162,6 +165,7 @@ def score_dataset(
   synthesis: blending.SynthesisConfig,
   num_threads: int = 8,
   journal_folder: str | os.PathLike[str] | None = None,
+  skipped: Sequence[report.VideoScore] = (),
 ) -> report.Scores:
   """Scores all videos of a split.
 
@@ -176,6 +180,7 @@ def score_dataset(
     num_threads: Reader threads.
     journal_folder: Where finished batches are noted, so that a stopped call
       can be repeated without repeating them; None: nowhere.
+    skipped: Rows of videos that have no record, to be listed too.
 
   Raises:
     ValueError: If a logit is not finite, or pseudo-fakes are asked for and no
@@ -210,12 +215,10 @@ def score_dataset(
   num_windows = [
     video.num_frames // model.num_frames for video in records.videos
   ]
-  make_clips = _make_clips(
-    options, synthesis, model.image_size, model.patch_size
-  )
-  scorer = make_scorer(detector)
-  if options.flip:
-    scorer = with_flip(scorer)
+  if options.pseudo_fakes:
+    score_batch = _pair_scorer(detector, options, synthesis)
+  else:
+    score_batch = _crop_scorer(detector, options)
   with _Journal(journal_folder, fingerprint) as journal:
     first_batch = len(journal.finished)
     rate = _Rate(sum(num_windows) - first_batch * batch_size, dataset, split)
@@ -228,22 +231,70 @@ def score_dataset(
       process_count=jax.process_count(),
       first_batch=first_batch,
     ):
-      clip, kind = make_clips(batch)
-      logits = scorer(clip).logits.reshape(len(batch['seed']), -1)
-      kind = np.asarray(kind).reshape(logits.shape)
-      # The real one first.
-      logits = np.take_along_axis(logits, np.argsort(kind, axis=1), axis=1)
-      journal.add(batch, logits)
+      journal.add(batch, score_batch(batch))
       rate.add(batch_size)
   num_kinds = 2 if options.pseudo_fakes else 1
   logits = _gather(journal.finished, num_windows, num_kinds)
   journal.remove()
   rows = _rows(records, logits, num_windows, model.num_frames, options)
+  rows += [r for r in skipped if not (options.pseudo_fakes and r.label)]
   return _scores(rows, dataset, split, settings, options)
 
 
-def make_scorer(detector: detector_lib.Detector) -> Scorer:
-  """Compiles the detector in eval mode, on all devices of this process.
+def skipped_videos(
+  data_root: str | os.PathLike[str], dataset: str, rule: str, split: str
+) -> list[report.VideoScore]:
+  """Lists what `prepare` could not make a record of, with its reasons.
+
+  Returns:
+    Rows without a score, from the report.csv beside the records.
+  """
+  path = pathlib.Path(data_root) / dataset / 'report.csv'
+  if not path.exists():
+    return []
+  with path.open(newline='', encoding='utf-8') as file:
+    lines = [
+      line
+      for line in csv.DictReader(file)
+      if (line['rule'], line['split'], line['status'])
+      == (rule, split, 'skipped')
+    ]
+  return [
+    report.VideoScore(
+      video_id=line['video_id'],
+      label=records_lib.LABELS.index(line['label']),
+      method='',
+      identity='',
+      source_path='',
+      num_frames=int(line['num_frames']),
+      clip_logits=(),
+      logit=math.nan,
+      score=math.nan,
+      reason=f'{line["reason"]}: {line["detail"]}',
+    )
+    for line in lines
+  ]
+
+
+def make_frame_scorer(
+  detector: detector_lib.Detector, options: EvalConfig
+) -> Callable[[UInt8[np.ndarray, 'b t 256 256 3']], HostOutputs]:
+  """Returns a function that crops, normalises and scores stored frames."""
+  scorer = make_scorer(detector, flip=options.flip)
+  image_size = detector.config.model.image_size
+  return lambda frames: scorer(
+    _eval_clips(frames, margin=options.margin, image_size=image_size)
+  )
+
+
+def make_scorer(
+  detector: detector_lib.Detector, *, flip: bool = False
+) -> Scorer:
+  """Readies the detector in eval mode, on all devices of this process.
+
+  Args:
+    detector: From `detector.load_detector`.
+    flip: Whether to average each output with that of the mirrored clip.
 
   Returns:
     Function of normalised clips [b, t, h, w, 3] -> HostOutputs of b rows. The
@@ -266,7 +317,7 @@ def make_scorer(detector: detector_lib.Detector) -> Scorer:
   alone = detector.config.model.temporal_token == 'first_clip'
   forward = _forward_alone if alone else _forward
 
-  def scorer(clip) -> HostOutputs:
+  def score(clip) -> HostOutputs:
     num_clips = len(clip)
     padding = _round_up(num_clips, len(devices)) - num_clips
     if padding:
@@ -275,7 +326,17 @@ def make_scorer(detector: detector_lib.Detector) -> Scorer:
     outputs = jax.device_get(forward(detector.graphdef, weights, clip))
     return HostOutputs(*(output[:num_clips] for output in outputs))
 
-  return scorer
+  def score_both(clip) -> HostOutputs:
+    plain, mirrored = score(clip), score(clip[:, :, :, ::-1])
+    # The mirrored map is mirrored back.
+    mirrored = mirrored._replace(
+      vulnerability_map=mirrored.vulnerability_map[..., ::-1]
+    )
+    return HostOutputs(
+      *((a + b) / 2 for a, b in zip(plain, mirrored, strict=True))
+    )
+
+  return score_both if flip else score
 
 
 # Jitted here and not in `make_scorer`, so that the next data set finds the
@@ -298,20 +359,6 @@ def _forward_alone(
   outputs = jax.vmap(lambda frames: one(frames[None]))(clip)
   logits, soft_label_logits, vulnerability_map = (x[:, 0] for x in outputs)
   return logits, soft_label_logits, vulnerability_map
-
-
-def with_flip(scorer: Scorer) -> Scorer:
-  """Averages logits (and map) of a clip and of its mirror image."""
-
-  def flipped_too(clip) -> HostOutputs:
-    plain, mirrored = scorer(clip), scorer(clip[:, :, :, ::-1])
-    return HostOutputs(
-      (plain.logits + mirrored.logits) / 2,
-      (plain.soft_label_logits + mirrored.soft_label_logits) / 2,
-      (plain.vulnerability_map + mirrored.vulnerability_map[..., ::-1]) / 2,
-    )
-
-  return flipped_too
 
 
 def provenance(detector: detector_lib.Detector) -> dict[str, Any]:
@@ -355,34 +402,40 @@ _make_pairs = jax.jit(
   pipeline.make_pairs,
   static_argnames=('synthesis', 'image_size', 'patch_size'),
 )
+BatchScorer = Callable[[Mapping[str, np.ndarray]], Float[np.ndarray, 'b kinds']]
 
 
-def _make_clips(
+def _crop_scorer(
+  detector: detector_lib.Detector, options: EvalConfig
+) -> BatchScorer:
+  """Returns a function: loader batch -> logits of its clips [b, 1]."""
+  scorer = make_frame_scorer(detector, options)
+  return lambda batch: scorer(batch['frames']).logits[:, None]
+
+
+def _pair_scorer(
+  detector: detector_lib.Detector,
   options: EvalConfig,
   synthesis: blending.SynthesisConfig,
-  image_size: int,
-  patch_size: int,
-) -> Callable[[Mapping[str, np.ndarray]], tuple[Array, Array | np.ndarray]]:
-  """Returns a function: loader batch -> (clips, kind), kind 1 = pseudo-fake."""
+) -> BatchScorer:
+  """Returns a function: loader batch -> logits [b, 2], the real one first."""
+  model = detector.config.model
+  scorer = make_scorer(detector, flip=options.flip)
 
-  def crops(batch):
-    clip = _eval_clips(
-      batch['frames'], margin=options.margin, image_size=image_size
-    )
-    return clip, np.zeros(len(clip))
-
-  def pairs(batch):
-    made = _make_pairs(
+  def score(batch):
+    pairs = _make_pairs(
       batch['frames'],
       batch['landmarks'],
       batch['seed'],
       synthesis=synthesis,
-      image_size=image_size,
-      patch_size=patch_size,
+      image_size=model.image_size,
+      patch_size=model.patch_size,
     )
-    return made['clip'], made['label']
+    logits = scorer(pairs['clip']).logits.reshape(-1, 2)
+    label = np.asarray(pairs['label']).reshape(-1, 2)
+    return np.take_along_axis(logits, np.argsort(label, axis=1), axis=1)
 
-  return pairs if options.pseudo_fakes else crops
+  return score
 
 
 class _Journal:
@@ -496,7 +549,7 @@ def _rows(
           score=float(score[0]),
           reason=''
           if count
-          else f'too short: {video.num_frames} frames with a face, a clip has '
+          else f'too_short: face in {video.num_frames} frames; a clip needs '
           f'{num_frames}',
         )
       )

@@ -88,7 +88,7 @@ def _options(config, **changes):
   return evaluate.EvalConfig(**{**config.eval, **changes})
 
 
-def _score(detector, data_root, folder=None, **changes):
+def _score(detector, data_root, folder=None, skipped=(), **changes):
   options = _options(detector.config, **changes)
   rule = 'consecutive' if options.pseudo_fakes else 'uniform'
   return evaluate.score_dataset(
@@ -100,6 +100,7 @@ def _score(detector, data_root, folder=None, **changes):
     synthesis=blending.SynthesisConfig(**detector.config.synthesis),
     num_threads=2,
     journal_folder=folder,
+    skipped=skipped,
   )
 
 
@@ -145,7 +146,7 @@ def test_first_clip_mode_feeds_the_model_one_clip_at_a_time(tiny_config):
 def test_flip_averages_the_logits_of_both_mirror_images(detector):
   clip = _clip(detector.config, 3)
   scorer = evaluate.make_scorer(detector)
-  both = evaluate.with_flip(scorer)
+  both = evaluate.make_scorer(detector, flip=True)
   mirrored = clip[:, :, :, ::-1]
   want = (scorer(clip).logits + scorer(mirrored).logits) / 2
   np.testing.assert_allclose(both(clip).logits, want, atol=1e-6)
@@ -182,9 +183,30 @@ def test_a_video_too_short_for_a_clip_keeps_its_row_and_a_reason(
   scores = _score(detector, data_root)
   (row,) = scores.unscored
   assert row.video_id == 'short'
-  assert row.reason == 'too short: 2 frames with a face, a clip has 4'
+  assert row.reason == 'too_short: face in 2 frames; a clip needs 4'
   assert np.isnan(row.score) and row.clip_logits == ()
   assert [row.video_id for row in scores.rows] == list(NUM_FRAMES)
+
+
+def test_a_video_that_prepare_skipped_is_listed_with_its_reason(
+  detector, data_root, tmp_path
+):
+  folder = tmp_path / 'faces'
+  folder.mkdir()
+  (folder / 'report.csv').write_text(
+    'video_id,split,label,rule,status,reason,num_frames,detail\n'
+    'a.mp4,test,fake,uniform,skipped,no_face,0,face in 0 of 32 frames\n'
+    'a.mp4,test,fake,consecutive,skipped,no_face,0,face in 0 of 32 frames\n'
+    'b.mp4,train,real,uniform,skipped,unreadable,0,b.mp4 is not a video\n'
+    'long,test,real,uniform,kept,,11,face in 11 of 32 frames\n'
+  )
+  skipped = evaluate.skipped_videos(tmp_path, 'faces', 'uniform', 'test')
+  (row,) = skipped
+  assert (row.video_id, row.label) == ('a.mp4', 1)
+  assert row.reason == 'no_face: face in 0 of 32 frames'
+  scores = _score(detector, data_root, skipped=skipped)
+  assert [row.video_id for row in scores.unscored] == ['short', 'a.mp4']
+  assert not evaluate.skipped_videos(data_root, 'faces', 'uniform', 'test')
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 64])
@@ -219,8 +241,8 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_scores(
   want = _score(detector, data_root, batch_size=2)
   scored = []
 
-  def count_and_stop(limit, make_scorer, detector):
-    scorer = make_scorer(detector)
+  def count_and_stop(limit, make_scorer, detector, **options):
+    scorer = make_scorer(detector, **options)
 
     def counting(clip):
       if len(scored) == limit:
@@ -264,22 +286,22 @@ def test_a_journal_of_other_weights_is_not_used(
 def test_pseudo_fakes_stand_beside_the_real_video_they_are_made_of(
   detector, data_root
 ):
-  scores = _score(detector, data_root, pseudo_fakes=True)
-  again = _score(detector, data_root, pseudo_fakes=True, batch_size=3)
-  rows = [row for row in scores.rows if not row.reason]
-  names = [(row.video_id, row.label, row.method) for row in rows]
+  scores = _score(detector, data_root, pseudo_fakes=True, batch_size=2)
+  names = [(row.video_id, row.label, row.method) for row in scores.rows]
   assert names == [
     (name, label, method)
-    for name in ('long', 'other')
+    for name in ('long', 'short', 'other')
     for label, method in ((0, ''), (1, 'pseudo_fake'))
   ]
-  for row, other in zip(scores.rows, again.rows, strict=True):
-    np.testing.assert_allclose(row.clip_logits, other.clip_logits, atol=1e-4)
+  assert [row.reason == '' for row in scores.rows] == [True] * 2 + [
+    False
+  ] * 2 + [True] * 2
   # Which of the two is the pseudo-fake is read off the pair, not its place.
   records = records_lib.open_records(data_root, 'faces', 'consecutive', 'test')
   batch = next(iter(clips.eval_dataset(records, num_frames=4, batch_size=2)))
+  assert batch['video'].tolist() == [0, 0]
   synthesis = blending.SynthesisConfig(**detector.config.synthesis)
-  pairs = pipeline.make_pairs(
+  pairs = evaluate._make_pairs(
     batch['frames'],
     batch['landmarks'],
     batch['seed'],
@@ -291,8 +313,9 @@ def test_pseudo_fakes_stand_beside_the_real_video_they_are_made_of(
   label = np.asarray(pairs['label'])
   for kind in (0, 1):
     np.testing.assert_allclose(
-      rows[kind].clip_logits, logits[label == kind], atol=1e-4
+      scores.rows[kind].clip_logits, logits[label == kind], atol=2e-5
     )
+  assert scores.rows[0].logit != scores.rows[1].logit
 
 
 def test_pseudo_fakes_of_a_split_without_real_video_are_refused(
@@ -342,7 +365,7 @@ def test_evaluate_writes_a_report_per_data_set(
   assert got['settings']['weights'] == evaluate.weights_digest(detector)
   out = capsys.readouterr().out
   assert 'faces:test: 2 real and 2 fake videos scored, 7 clips' in out
-  assert '95 % interval' in out and 'short: too short' in out
+  assert '95 % interval' in out and 'short: too_short' in out
 
 
 def test_a_data_set_that_is_not_there_is_named_before_any_scoring(
