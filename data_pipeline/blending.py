@@ -15,9 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from data_pipeline import landmarks as landmarks_lib
-from data_pipeline import masks
-from data_pipeline import photometric
-from data_pipeline import warp
+from data_pipeline import masks, photometric, warp
 
 _CHOICES = {
   'mode': ('auto', 'vmap', 'map'),

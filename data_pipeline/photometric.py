@@ -48,7 +48,7 @@ def hsv_shift(
   hue = jnp.where(hue >= 180.0, 179.0, hue)
   saturation = truncate(saturation + shift[1])
   value = truncate(value + shift[2])
-  return jnp.round(jnp.stack(_hsv_to_rgb(hue, saturation, value), axis=1))
+  return jnp.floor(jnp.stack(_hsv_to_rgb(hue, saturation, value), axis=1))
 
 
 def _rgb_to_hsv(red, green, blue):
@@ -77,15 +77,28 @@ def _rgb_to_hsv(red, green, blue):
 
 
 def _hsv_to_rgb(hue, saturation, value):
-  sextant = hue / 30.0
-  fraction = saturation / 255.0
+  # OpenCV works on fractions and truncates at the end; where a level comes
+  # out whole, the order of the multiplications decides.
+  position = hue * np.float32(6 / 180)
+  saturation = saturation * np.float32(1 / 255)
+  value = value * np.float32(1 / 255)
+  sextant = jnp.floor(position)
+  fraction = position - sextant
+  least = value * (1.0 - saturation)
+  falling = value * (1.0 - saturation * fraction)
+  rising = value * (1.0 - saturation * (1.0 - fraction))
 
-  def channel(offset):
-    position = jnp.mod(offset + sextant, 6.0)
-    wedge = jnp.clip(jnp.minimum(position, 4.0 - position), 0.0, 1.0)
-    return value * (1.0 - fraction * wedge)
+  def channel(*by_sextant):
+    level = by_sextant[-1]
+    for index, choice in enumerate(by_sextant[:-1]):
+      level = jnp.where(sextant == index, choice, level)
+    return level * 255.0
 
-  return channel(5.0), channel(3.0), channel(1.0)
+  return (
+    channel(value, falling, least, least, rising, value),
+    channel(rising, value, value, falling, least, least),
+    channel(least, least, rising, value, value, falling),
+  )
 
 
 def brightness_contrast(
@@ -143,7 +156,8 @@ def sharpen(
   column = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
   box = column[..., :-2] + column[..., 1:-1] + column[..., 2:]
   centre = 1.0 - alpha + alpha * (9.0 + lightness)
-  return round_half_up(centre * image - alpha * box)
+  # A filter's halves go to the even level, as in OpenCV.
+  return jnp.round(jnp.clip(centre * image - alpha * box, 0.0, 255.0))
 
 
 # Tables K.1 and K.2 of the JPEG standard (ITU-T T.81), row by row.

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from data_pipeline import photometric
-from data_pipeline import warp
+from data_pipeline import photometric, warp
 
 _MIN_PEAK = 0.1  # METHOD 4.6: below it a clip has no centre
 _CENTRE_DEVIATION = 0.5  # cells and frames
