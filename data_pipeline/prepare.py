@@ -554,10 +554,10 @@ def _run(
 def _start_worker() -> None:
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
   cv2.setNumThreads(1)
-  _silence_decoder()
+  silence_decoder()
 
 
-def _silence_decoder() -> None:
+def silence_decoder() -> None:
   """Keeps FFmpeg from talking: what matters goes into the report."""
   os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
   cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -666,7 +666,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   args = _parse(argv)
   console = rich.console.Console(stderr=True)
-  _silence_decoder()
+  silence_decoder()
   rules = records.RULES if args.rule == 'both' else (args.rule,)
   settings = Settings(min_frames=args.min_frames, encoding=args.encoding)
   if args.num_frames:

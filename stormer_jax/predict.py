@@ -44,6 +44,7 @@ def predict(
     FileNotFoundError: No such file, run or checkpoint.
   """
   _check_file(pathlib.Path(video))
+  prepare.silence_decoder()  # the status says what matters
   options = evaluate.EvalConfig(**config.eval)
   detector = detector_lib.load_detector(
     pathlib.Path(workdir), options.checkpoint
@@ -98,7 +99,7 @@ def predict_video(
     return report.Prediction(
       video=str(video),
       status=outcome.reason,
-      message=f'{video}: {outcome.reason}: {outcome.detail}',
+      message=outcome.detail,
       logit=math.nan,
       score=math.nan,
       clips=(),

@@ -97,7 +97,7 @@ class Prediction:
 
   video: str
   status: Status
-  message: str  # '' when ok
+  message: str  # what is wrong; '' when ok
   logit: float
   score: float
   clips: tuple[ClipScore, ...]
