@@ -28,13 +28,15 @@ StateDict = Mapping[str, np.ndarray]
 
 # The head size of every ViT that was ever released at these widths.
 HEAD_SIZE = 64
+# What DataParallel and torch.compile put before every name.
+_WRAPPERS = ('module.', '_orig_mod.')
 
 
 def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """Reads a file of named tensors, by its suffix; anything else is a .pth.
 
   Arrays of .pth and .safetensors files are read-only views of the mapped file.
-  The prefix that DataParallel puts before every name is removed.
+  Prefixes that DataParallel and torch.compile put before each name are removed.
 
   Raises:
     FileNotFoundError: There is no such file.
@@ -47,7 +49,12 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     '.npz': tensor_file.read_npz,
     '.safetensors': tensor_file.read_safetensors,
   }
-  return readers.get(path.suffix, torch_file.read_torch_file)(path)
+  tensors = readers.get(path.suffix, torch_file.read_torch_file)(path)
+  while prefix := next(
+    (p for p in _WRAPPERS if all(name.startswith(p) for name in tensors)), ''
+  ):
+    tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+  return tensors
 
 
 def from_official(

@@ -38,9 +38,12 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     ValueError: It is not whole, holds objects, or holds no tensors.
   """
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    with (
+      path.open('rb') as file,
+      np.load(file, allow_pickle=False) as archive,
+    ):
       tensors = {name: archive[name] for name in archive.files}
-  except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+  except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
     raise ValueError(f'{path}: not a whole .npz file ({error})') from error
   if not tensors:
     raise ValueError(f'{path}: holds no tensors')
@@ -103,7 +106,7 @@ def write_safetensors(
   with _whole_or_nothing(path) as file:
     file.write(len(text).to_bytes(8, 'little') + text)
     for x in tensors.values():
-      file.write(np.ascontiguousarray(x).data)
+      file.write(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
 def write_torch_file(

@@ -62,12 +62,10 @@ _HARMLESS_CALLS = {
 }
 # Where training programs keep the weights beside other things.
 _WEIGHT_KEYS = ('state_dict', 'model_state_dict', 'model', 'module', 'net')
-# Put before every name by wrappers: DataParallel, torch.compile.
-_WRAPPER_PREFIXES = ('module.', '_orig_mod.')
 
 
 def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns the state dict in a torch.save file, wrapper prefixes removed.
+  """Returns the state dict in a torch.save file, names as they stand.
 
   The arrays are read-only views of the mapped file: reading costs no memory of
   its own, and the file stays mapped while one of them lives.
@@ -79,7 +77,7 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """
   try:
     content = _Unpickler(_open_archive(pathlib.Path(path))).load()
-    return _strip_wrappers(_find_state_dict(content))
+    return _find_state_dict(content)
   except (
     ValueError,
     pickle.UnpicklingError,
@@ -305,13 +303,3 @@ def _find_state_dict(content: Any) -> dict[str, np.ndarray]:
     f'{place} lies a {type(content).__name__}, not a state dict; save '
     'model.state_dict(), not the model'
   )
-
-
-def _strip_wrappers(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  while True:
-    for prefix in _WRAPPER_PREFIXES:
-      if all(name.startswith(prefix) for name in tensors):
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-        break
-    else:
-      return tensors
