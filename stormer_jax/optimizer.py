@@ -154,7 +154,7 @@ def sam_gradients(
   gradients = masked(gradients)
   if rho == 0:
     return gradients, first_stats, loss, terms
-  scale = rho / (optax.global_norm(gradients) + 1e-12)
+  scale = rho / (optax.tree.norm(gradients) + 1e-12)
   worst = jax.tree.map(lambda w, g: w + scale * g, params, gradients)
   (_, (_, both_stats)), gradients = value_and_grad(worst, first_stats)
   new_stats = both_stats if batch_stats == 'both_passes' else first_stats
