@@ -7,7 +7,7 @@ training step serves the frozen epochs and the others.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def sam_gradients(
   stats: Tree,
   *,
   rho: float,
-  batch_stats: Literal['first_pass', 'both_passes'],
+  batch_stats: str,
   trainable: Tree | None = None,
 ) -> tuple[Tree, Tree, Float[Array, ''], Any]:
   """Returns the gradient at the worst point within `rho` of the parameters.
@@ -122,8 +122,8 @@ def sam_gradients(
     params: Where to start, w.
     stats: BatchNorm statistics and the like; no gradient is taken.
     rho: Radius; 0 gives the plain gradient in one pass.
-    batch_stats: Whether the statistics that are returned have seen the first
-      pass alone, or both one after the other (D15).
+    batch_stats: Whether the statistics that are returned have seen the
+      'first_pass' alone, or 'both_passes' one after the other (D15).
     trainable: Scalars shaped like the tree of parameters, may be traced; a
       leaf with 0 enters neither |g| nor the ascent, and its gradient is 0.
 
