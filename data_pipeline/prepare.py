@@ -113,7 +113,7 @@ class Outcome:
 
 def extract_faces(
   path: str | os.PathLike,
-  rules: Mapping[str, Sequence[int]],
+  rules: Mapping[str, Sequence[int] | np.ndarray],
   backend: faces.FaceBackend,
   margin: float = 0.25,
 ) -> tuple[dict[str, FaceClip], int]:
