@@ -161,13 +161,16 @@ def _clip_scores(
   indices = record.frame_indices[: num_clips * num_frames]
   return tuple(
     report.ClipScore(
-      frame_indices=tuple(map(int, of_clip)),
+      frame_indices=tuple(of_clip),
       times=tuple(_time(record, index) for index in of_clip),
-      logit=float(logit),
-      score=float(metrics.sigmoid(logit)),
+      logit=logit,
+      score=score,
     )
-    for of_clip, logit in zip(
-      indices.reshape(num_clips, num_frames), outputs.logits, strict=True
+    for of_clip, logit, score in zip(
+      indices.reshape(num_clips, num_frames).tolist(),
+      outputs.logits.tolist(),
+      metrics.sigmoid(outputs.logits).tolist(),
+      strict=True,
     )
   )
 
@@ -176,17 +179,23 @@ def _frame_scores(
   record: records_lib.VideoRecord, outputs: evaluate.HostOutputs
 ) -> tuple[report.FrameScore, ...]:
   soft_labels = metrics.sigmoid(outputs.soft_label_logits.reshape(-1))
+  # Frames after the last whole clip were not scored.
   return tuple(
     report.FrameScore(
-      frame_index=int(record.frame_indices[slot]),
-      time=_time(record, record.frame_indices[slot]),
-      soft_label=float(soft_label),
-      box=tuple(float(side) for side in record.boxes[slot]),
+      frame_index=index,
+      time=_time(record, index),
+      soft_label=soft_label,
+      box=tuple(box),
     )
-    for slot, soft_label in enumerate(soft_labels)
+    for index, soft_label, box in zip(
+      record.frame_indices.tolist(),
+      soft_labels.tolist(),
+      record.boxes.tolist(),
+      strict=False,
+    )
   )
 
 
 def _time(record: records_lib.VideoRecord, index: int) -> float:
   """Seconds from the start at the file's average rate; nan without one."""
-  return float(index) / record.fps if record.fps else math.nan
+  return index / record.fps if record.fps else math.nan
