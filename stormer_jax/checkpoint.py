@@ -165,7 +165,9 @@ class Checkpointer:
     self._check(step, abstract)
     restored = self._manager.restore(
       step,
-      args=ocp.args.Composite(state=_restore_args(dict(abstract), partial=True)),
+      args=ocp.args.Composite(
+        state=_restore_args(dict(abstract), partial=True)
+      ),
     )
     return restored['state']
 

@@ -8,7 +8,6 @@ step continues where an interrupted one stopped.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import shlex

@@ -14,8 +14,7 @@ from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from stormer_jax import checkpoint
-from stormer_jax import steps
+from stormer_jax import checkpoint, steps
 
 Tree = Any
 
@@ -41,9 +40,7 @@ class Detector:
   source: str
 
 
-def load_detector(
-  workdir: pathlib.Path, which: str | int = 'best'
-) -> Detector:
+def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   """Reads a run's configuration and one of its checkpoints.
 
   Args:

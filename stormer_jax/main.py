@@ -13,20 +13,15 @@ line on stderr and exit status 2.
 """
 
 from collections.abc import Sequence
+import logging as std_logging
 import pathlib
 import sys
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from stormer_jax import convert
-from stormer_jax import detector
-from stormer_jax import evaluate
-from stormer_jax import predict
-from stormer_jax import train
+from stormer_jax import convert, detector, evaluate, predict, train
 
 MODES = ('train', 'evaluate', 'predict', 'convert')
 
@@ -37,13 +32,18 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
   flags.DEFINE_string('data_root', None, 'Folder that prepare wrote.')
   flags.DEFINE_string('video', None, 'Video file to predict.')
-  flags.DEFINE_string('out', None, 'Result file or folder (default: stdout,'
-                      ' or WORKDIR/eval).')
+  flags.DEFINE_string(
+    'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
+  )
   flags.DEFINE_string('source', None, 'Weights or run to convert from.')
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
-  flags.DEFINE_bool('distributed', False, 'Join the other processes of this'
-                    ' job (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set).')
+  flags.DEFINE_bool(
+    'distributed',
+    False,
+    'Join the other processes of this'
+    ' job (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set).',
+  )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   workdir = _early_flag(argv, 'workdir')
   if _early_flag(argv, 'config') or workdir is None:
@@ -58,7 +58,9 @@ def define_flags(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> None:
   """Dispatches to the mode."""
   if len(argv) > 1:
-    raise ValueError(f'unexpected argument {argv[1]}; all arguments are --flags')
+    raise ValueError(
+      f'unexpected argument {argv[1]}; all arguments are --flags'
+    )
   args = flags.FLAGS
   if args.distributed:
     jax.distributed.initialize()
@@ -68,15 +70,29 @@ def main(argv: Sequence[str]) -> None:
       args.config, pathlib.Path(args.workdir), pathlib.Path(args.data_root)
     )
   elif args.mode == 'evaluate':
-    _require('workdir', 'data_root')
+    _require('workdir', 'config', 'data_root')
+    evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
   elif args.mode == 'predict':
-    _require('workdir', 'video')
+    _require('workdir', 'config', 'video')
+    prediction = predict.predict(
+      args.config, args.workdir, args.video, args.out
+    )
+    if prediction.status != 'ok':
+      raise ValueError(
+        f'{args.video}: {prediction.status}: {prediction.message}'
+      )
   else:
     _require('source', 'destination')
+    print(
+      convert.convert(args.source, args.destination, args.heads, args.config)
+    )
 
 
 def _require(*names: str) -> None:
   missing = [name for name in names if getattr(flags.FLAGS, name) is None]
+  if missing == ['config']:
+    # evaluate and predict have taken it from the run, if there is one.
+    detector.load_config(pathlib.Path(flags.FLAGS.workdir))
   if missing:
     raise ValueError(
       f'--mode={flags.FLAGS.mode} needs '
@@ -95,8 +111,7 @@ def _early_flag(argv: Sequence[str], name: str) -> str | None:
 
 def run() -> None:
   """Entry point: no traceback for a mistake of the user."""
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
+  _log_ours()
   debug = '--debug' in sys.argv
   try:
     define_flags(sys.argv)
@@ -110,15 +125,34 @@ def run() -> None:
     sys.exit(2)
 
 
+def _log_ours() -> None:
+  """Shows what this project says, and of its libraries what is a warning."""
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  ours = str(pathlib.Path(__file__).parent)
+  handler.addFilter(
+    lambda record: (
+      record.levelno >= std_logging.WARNING or record.pathname.startswith(ours)
+    )
+  )
+  handler.setFormatter(
+    std_logging.Formatter('%(asctime)s %(message)s', datefmt='%H:%M:%S')
+  )
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (AttributeError, KeyError, TypeError) as error:
+    text = ' '.join(str(error.args[0]).replace('\\n', ' ').split())
     raise ValueError(
-      f'{error.args[0]}; see configs/base.py for every field'
+      f'no such field or value: {text}; see configs/base.py for every field'
     ) from error
   except flags.Error as error:
-    raise ValueError(str(error)) from error
+    # An error inside a configuration file comes with its whole traceback.
+    flag, *lines = str(error).strip().splitlines()
+    raise ValueError(f'{flag} {lines[-1]}' if lines else flag) from error
 
 
 if __name__ == '__main__':

@@ -19,9 +19,7 @@ from ml_collections import config_dict
 import numpy as np
 import optax
 
-from stormer_jax import losses
-from stormer_jax import model
-from stormer_jax import optimizer
+from stormer_jax import losses, model, optimizer
 
 Tree = Any  # nested dict of arrays
 HEADS = ('class_head', 'soft_label_head', 'map_head')

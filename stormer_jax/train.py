@@ -20,18 +20,18 @@ from jax.experimental import multihost_utils
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import blending
-from data_pipeline import clips
-from data_pipeline import pipeline
+from data_pipeline import blending, clips, pipeline
 from data_pipeline import records as records_lib
-from stormer_jax import checkpoint
-from stormer_jax import detector
-from stormer_jax import losses
-from stormer_jax import metric_writer
-from stormer_jax import metrics
-from stormer_jax import pretrained
-from stormer_jax import sharding
-from stormer_jax import steps
+from stormer_jax import (
+  checkpoint,
+  detector,
+  losses,
+  metric_writer,
+  metrics,
+  pretrained,
+  sharding,
+  steps,
+)
 
 # Fields that change how a run is carried out and not what it computes; all
 # others must be those that the workdir was started with.
@@ -260,6 +260,7 @@ def _jit_pairs(config, mesh, *, train: bool):
       synthesis=synthesis,
       image_size=config.model.image_size,
       patch_size=config.model.patch_size,
+      mesh=mesh,
     ),
     out_shardings=sharding.batch_sharding(mesh),
   )

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from stormer_jax import checkpoint
-from stormer_jax import sharding
+from stormer_jax import checkpoint, sharding
 
 
 def make_state(value: float = 0.0, width: int = 256):

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data_pipeline import clips
-from data_pipeline import records
+from data_pipeline import clips, records
 
 OPTIONS = {
   'num_frames': 4,
@@ -124,7 +123,9 @@ def test_evaluation_sees_every_clip_once(data_root):
   for batch in clips.eval_dataset(val, num_frames=4, batch_size=4):
     assert len(batch['frames']) == 4
     valid = batch['valid']
-    seen += list(zip(batch['video'][valid], batch['window'][valid], strict=True))
+    seen += list(
+      zip(batch['video'][valid], batch['window'][valid], strict=True)
+    )
   expected = [(w.video, w.index) for w in clips.list_windows(val, 4)]
   assert seen == expected
 

@@ -99,7 +99,9 @@ def data_root(tmp_path_factory) -> pathlib.Path:
   train = [make_video(f'train{i}', 11 + 4 * i) for i in range(4)]
   val = [make_video(f'val{i}', 8 + 2 * i) for i in range(3)]
   fakes = [make_video(f'fake{i}', 8, label=1) for i in range(2)]
-  records.write_records(root, 'demo', 'consecutive', {'train': train, 'val': val})
+  records.write_records(
+    root, 'demo', 'consecutive', {'train': train, 'val': val}
+  )
   records.write_records(
     root, 'demo', 'uniform', {'train': train, 'val': val, 'test': val + fakes}
   )
