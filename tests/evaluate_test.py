@@ -4,15 +4,21 @@ import csv
 import dataclasses
 import functools
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import jax
+from ml_collections import config_dict
 import numpy as np
 import pytest
 
 from data_pipeline import blending, clips, pipeline
 from data_pipeline import records as records_lib
 from stormer_jax import detector as detector_lib
-from stormer_jax import evaluate, metrics, steps
+from stormer_jax import evaluate, metrics, report, steps
 
 NUM_FRAMES = {'long': 11, 'short': 2, 'other': 4, 'faked': 9, 'swapped': 8}
 
@@ -269,6 +275,48 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_scores(
   # 2 + 0 + 1 + 2 + 2 clips in batches of 2: four, none of them twice.
   assert len(scored) == 4
   assert not journal.exists()
+
+
+def score_as_process(index, port, config_json, data_root, out):
+  """Entry of one of two processes that score a split together."""
+  jax.config.update('jax_num_cpu_devices', 2)
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, index)
+  config = config_dict.ConfigDict(json.loads(config_json))
+  config.eval.datasets = tuple(config.eval.datasets)
+  scores = _score(make_detector(config), data_root, out, batch_size=3)
+  report.write_scores(scores, pathlib.Path(out) / str(index))
+
+
+@pytest.mark.slow
+def test_two_processes_score_what_one_does(detector, data_root, tmp_path):
+  want = _score(detector, data_root)
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  config = detector.config.to_json_best_effort()
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        'import evaluate_test, sys; '
+        'evaluate_test.score_as_process(int(sys.argv[1]), *sys.argv[2:])',
+        *map(str, (index, port, config, data_root, tmp_path)),
+      ],
+      cwd=pathlib.Path(__file__).parent,
+      env={**os.environ, 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])},
+    )
+    for index in range(2)
+  ]
+  assert [process.wait(300) for process in processes] == [0, 0]
+  csvs = [(tmp_path / str(i) / 'scores.csv').read_text() for i in range(2)]
+  assert csvs[0] == csvs[1]
+  for line, row in zip(
+    csv.DictReader(csvs[0].splitlines()), want.rows, strict=True
+  ):
+    logits = [float(logit) for logit in line['clip_logits'].split()]
+    np.testing.assert_allclose(logits, row.clip_logits, atol=2e-5)
 
 
 def test_a_journal_of_other_weights_is_not_used(
