@@ -492,6 +492,11 @@ def _write(
         staged = staging.record_path(video, rule)
         source = staged if staged.exists() else stored[video.video_id]
         sources.setdefault(split, []).append(source)
+  added = any(
+    isinstance(source, pathlib.Path) for of in sources.values() for source in of
+  )
+  if not added and len(kept) == len(stored):
+    return  # it is what lies there already
   records.write_records(
     out,
     dataset,

@@ -1,0 +1,253 @@
+"""Records on disk: what goes in comes out, and damage has a name."""
+
+from concurrent import futures
+import hashlib
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipeline import records
+
+
+def make_record(
+  name: str, num_frames: int, encoding: str = 'png', label: int = 0
+) -> records.VideoRecord:
+  """A record of random smooth frames; the same for the same arguments."""
+  rng = np.random.default_rng(list(name.encode()))
+  coarse = rng.integers(0, 255, (num_frames, 8, 8, 3), dtype=np.uint8)
+  frames = coarse.repeat(32, 1).repeat(32, 2)
+  return records.VideoRecord(
+    video_id=f'{name}.mp4',
+    frames=tuple(records.encode_frame(frame, encoding) for frame in frames),
+    landmarks=rng.uniform(0, 256, (num_frames, 81, 2)).astype(np.float32),
+    boxes=rng.uniform(0, 99, (num_frames, 4)).astype(np.float32),
+    frame_indices=np.arange(0, 3 * num_frames, 3, dtype=np.int32),
+    fps=29.97,
+    label=label,
+    dataset='mine',
+    identity='ann',
+    method='swap' if label else '',
+    source_path=f'{name}.mp4',
+    provenance='{"made": "up"}',
+  )
+
+
+def write_example(out: pathlib.Path) -> pathlib.Path:
+  """Twenty training videos (two shards) and two to test on."""
+  train = [make_record(f'train{i}', 3 + i) for i in range(20)]
+  test = [make_record(f'test{i}', 4, label=i) for i in range(2)]
+  return records.write_records(
+    out, 'mine', 'consecutive', {'train': train, 'test': test}
+  )
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory) -> pathlib.Path:
+  out = tmp_path_factory.mktemp('records')
+  write_example(out)
+  return out
+
+
+@pytest.fixture
+def train(written) -> records.Records:
+  return records.open_records(written, 'mine', 'consecutive', 'train')
+
+
+def test_videos_are_known_without_reading_frames(train, monkeypatch):
+  monkeypatch.setattr(records.Records, '_fields', None)  # reading would fail
+  assert len(train) == len(train.videos) == 20
+  assert [video.num_frames for video in train.videos] == list(range(3, 23))
+  assert train.videos[7] == make_record('train7', 10).info
+
+
+def test_what_was_written_is_read(written, train):
+  for index in (0, 15, 16, 19):
+    expected = make_record(f'train{index}', 3 + index)
+    stored = train.read_record(index)
+    for field in (
+      'frames',
+      'fps',
+      'label',
+      'dataset',
+      'identity',
+      'provenance',
+    ):
+      assert getattr(stored, field) == getattr(expected, field)
+    for field in ('landmarks', 'boxes', 'frame_indices'):
+      np.testing.assert_array_equal(
+        getattr(stored, field), getattr(expected, field)
+      )
+  test = records.open_records(written, 'mine', 'consecutive', 'test')
+  assert [(v.label, v.method) for v in test.videos] == [(0, ''), (1, 'swap')]
+
+
+def test_asked_frames_come_in_the_order_asked_with_their_landmarks(train):
+  frames, landmarks = train.read(9, [4, 0, 11])
+  record = make_record('train9', 12)
+  assert frames.shape == (3, 256, 256, 3)
+  for frame, points, slot in zip(frames, landmarks, [4, 0, 11], strict=True):
+    np.testing.assert_array_equal(
+      frame, records.decode_frame(record.frames[slot])
+    )
+    np.testing.assert_array_equal(points, record.landmarks[slot])
+
+
+def test_only_the_asked_frames_are_decoded(train, monkeypatch):
+  decoded = []
+  decode = records.decode_frame
+  monkeypatch.setattr(
+    records, 'decode_frame', lambda b: decoded.append(b) or decode(b)
+  )
+  train.read(19, [5, 6, 7, 8])
+  assert decoded == list(make_record('train19', 22).frames[5:9])
+
+
+def test_tfds_reads_the_records_without_tensorflow(written):
+  folder = written / 'mine' / 'consecutive' / records.VERSION
+  builder = tfds.builder_from_directory(str(folder))
+  assert str(builder.info.version) == records.VERSION
+  assert builder.info.features['label'].names == ['real', 'fake']
+  source = builder.as_data_source('test')
+  assert len(source) == 2
+  example = source[1]
+  expected = make_record('test1', 4, label=1)
+  assert example['video_id'] == b'test1.mp4'
+  np.testing.assert_array_equal(example['landmarks'], expected.landmarks)
+  np.testing.assert_array_equal(
+    example['frames'][2], records.decode_frame(expected.frames[2])
+  )
+  assert 'tensorflow' not in sys.modules
+
+
+def test_the_same_videos_give_the_same_bytes_in_another_process(
+  written, tmp_path
+):
+  program = (
+    'import pathlib, sys\n'
+    'sys.path.insert(0, sys.argv[1])\n'
+    'import records_test\n'
+    'records_test.write_example(pathlib.Path(sys.argv[2]))\n'
+  )
+  here = pathlib.Path(__file__).parent
+  subprocess.run(
+    [sys.executable, '-c', program, str(here), str(tmp_path)],
+    check=True,
+    cwd=here.parent,
+  )
+  assert _digests(written / 'mine') == _digests(tmp_path / 'mine')
+
+
+def test_a_pickled_copy_and_many_threads_read_the_same(train):
+  expected = train.read(3, [1])[0]
+  copy = pickle.loads(pickle.dumps(train))
+  np.testing.assert_array_equal(copy.read(3, [1])[0], expected)
+  with futures.ThreadPoolExecutor(8) as threads:
+    for frames, _ in threads.map(lambda _: copy.read(3, [1]), range(50)):
+      np.testing.assert_array_equal(frames, expected)
+
+
+def test_a_jpeg_frame_is_close_in_brightness_and_colour():
+  y, x = np.mgrid[:256, :256]
+  frame = np.stack([x, y, 255 - x], -1).astype(np.uint8)
+  frame[:, 128:129] = (255, 0, 0)  # a red line, one pixel wide
+  decoded = records.decode_frame(records.encode_frame(frame)).astype(int)
+  assert np.abs(decoded - frame).mean() < 1.0
+  # At 4:2:0 the line's red would bleed into half the neighbouring column.
+  assert np.abs(decoded[:, 130] - frame[:, 130].astype(int)).mean() < 6.0
+
+
+def test_an_unknown_encoding_is_an_error():
+  with pytest.raises(ValueError, match='webp'):
+    records.encode_frame(np.zeros((256, 256, 3), np.uint8), 'webp')
+
+
+@pytest.mark.parametrize(
+  ('dataset', 'rule', 'split', 'says'),
+  [
+    ('other', 'consecutive', 'train', 'other.*data_pipeline.prepare'),
+    ('mine', 'uniform', 'train', 'uniform.*--rule uniform'),
+    ('mine', 'consecutive', 'val', r"no split 'val'; it has .'test', 'train'."),
+  ],
+)
+def test_what_is_not_there_is_named_with_the_fix(
+  written, dataset, rule, split, says
+):
+  with pytest.raises(ValueError, match=says):
+    records.open_records(written, dataset, rule, split)
+
+
+def test_there_are_no_negative_videos_and_no_frames_past_the_end(train):
+  with pytest.raises(IndexError, match='video -1 of 20'):
+    train.read(-1, [0])
+  with pytest.raises(IndexError, match=r'train2\.mp4 has 5 frames'):
+    train.read(2, [5])
+
+
+def test_a_damaged_record_is_named_by_shard_index_and_video(tmp_path):
+  folder = write_example(tmp_path)
+  (shard,) = folder.glob('mine-train*-00001-of-00002')
+  raw = bytearray(shard.read_bytes())
+  place = raw.find(make_record('train18', 21).frames[4][:200])
+  assert place > 0
+  raw[place : place + 200] = bytes(200)
+  shard.write_bytes(raw)
+  train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  train.read(17, [4])
+  with pytest.raises(
+    ValueError, match=r"damaged record 2 of .*00001-of-00002.*'train18\.mp4'"
+  ):
+    train.read(18, [4])
+
+
+def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
+  folder = write_example(tmp_path)
+  before = _digests(folder)
+
+  class Broken:
+    """A frame that cannot be read when its turn comes."""
+
+    def read(self) -> bytes:
+      raise OSError('disk on fire')
+
+  monkeypatch.setattr(records.io, 'BytesIO', lambda _: Broken())
+  with pytest.raises(OSError, match='disk on fire'):
+    records.write_records(
+      tmp_path, 'mine', 'consecutive', {'train': [make_record('new', 4)]}
+    )
+  assert _digests(folder) == before
+  assert [path.name for path in (tmp_path / 'mine').iterdir()] == [
+    'consecutive'
+  ]
+
+
+def test_a_rewrite_replaces_the_dataset(tmp_path):
+  folder = write_example(tmp_path)
+  records.write_records(
+    tmp_path, 'mine', 'consecutive', {'train': [make_record('only', 4)]}
+  )
+  train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  assert [video.video_id for video in train.videos] == ['only.mp4']
+  assert [path.name for path in folder.parents[1].iterdir()] == ['consecutive']
+
+
+def test_a_staged_record_comes_back_whole(tmp_path):
+  record = make_record('staged', 5)
+  records.save_staged(tmp_path / 'a.npz', record)
+  loaded = records.load_staged(tmp_path / 'a.npz')
+  assert loaded.frames == record.frames
+  assert loaded.info == record.info
+  np.testing.assert_array_equal(loaded.landmarks, record.landmarks)
+  assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  return {
+    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
