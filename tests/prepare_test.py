@@ -54,8 +54,7 @@ def run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, int]:
   video_test.write_numbered_video(root / 'train/real/bars.mp4', 6)
   (root / 'train/real/text.mp4').write_text('no film')
   code = prepare.main(
-    ['--root', str(root), '--out', str(out), '--dataset', 'mine']
-    + ['--workers', '1']
+    f'--root={root} --out={out} --dataset=mine --workers=1'.split()
   )
   return root, out, code
 
