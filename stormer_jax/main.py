@@ -121,7 +121,7 @@ def run() -> None:
   except (ValueError, OSError, FloatingPointError) as error:
     if debug:
       raise
-    print(f'error: {error}', file=sys.stderr)
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
     sys.exit(2)
 
 
@@ -145,9 +145,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (AttributeError, KeyError, TypeError) as error:
-    text = ' '.join(str(error.args[0]).replace('\\n', ' ').split())
+    text = str(error.args[0]).replace('\\n', ' ').replace("\\'", '')
     raise ValueError(
-      f'no such field or value: {text}; see configs/base.py for every field'
+      f'no such field: {text.strip(chr(39))}; see configs/base.py for all'
     ) from error
   except flags.Error as error:
     # An error inside a configuration file comes with its whole traceback.

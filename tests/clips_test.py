@@ -108,7 +108,7 @@ def test_seeds_differ_between_epochs_and_windows(train_records):
 
 def test_fakes_are_refused_for_training(data_root):
   test = records.open_records(data_root, 'demo', 'uniform', 'test')
-  with pytest.raises(ValueError, match='2 videos are labelled fake.*fake0'):
+  with pytest.raises(ValueError, match=r'2 videos are labelled fake.*fake0'):
     clips.train_dataset(test, **OPTIONS)
 
 
