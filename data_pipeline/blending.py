@@ -348,11 +348,12 @@ def _blend_frames(
     params.kernel_1,
     params.kernel_2,
     params.sigma,
-    canvas=(
-      mask_size_bounds(config, height)[1],
-      mask_size_bounds(config, width)[1],
+    size_bounds=(
+      mask_size_bounds(config, height),
+      mask_size_bounds(config, width),
     ),
     max_kernel=config.blur_kernel[1],
+    gather=gather,
   )
   # r m source + (1 - r m) target, written so that equal pixels stay equal.
   weight = (params.ratio * mask)[:, None]

@@ -4,14 +4,14 @@ A hull mask is boolean, a blending mask float32 in [0, 1]; both are (t, h, w)
 in pixels of the crop.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from data_pipeline import landmarks as landmarks_lib
 from data_pipeline import warp
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def hull_mask(
@@ -154,8 +154,9 @@ def soften(
   kernel_2: Int[Array, ''],
   sigma: Float[Array, ''],
   *,
-  canvas: tuple[int, int],
+  size_bounds: tuple[tuple[int, int], tuple[int, int]],
   max_kernel: int,
+  gather: bool,
 ) -> Float[Array, 't h w']:
   """Hull mask -> blending mask in [0, 1] (METHOD 2.11).
 
@@ -163,53 +164,54 @@ def soften(
   kernel_1, zeroes what is below the maximum, blurs it with kernel_2 and
   resizes it back. A blurred mask has its maximum where the kernel sees
   nothing but ones, so resize, blur and threshold are one erosion: an output
-  pixel is 1 where all input pixels it depends on are 1. Counting the others
-  is exact in any precision, whereas the blur reaches 1 only to rounding.
-  dm_pix's `gaussian_blur` takes neither a traced size nor a traced kernel.
+  pixel is 1 where all input pixels it depends on are 1. That is exact in any
+  precision, whereas the blur reaches 1 only to rounding. dm_pix's
+  `gaussian_blur` takes neither a traced size nor a traced kernel.
 
   Args:
     mask: hull mask.
-    size_h: rows while blurring; size_w columns, both at most the canvas.
+    size_h: rows while blurring; size_w columns.
     kernel_1: odd width of the first blur; kernel_2 of the second.
     sigma: px, of the second blur.
-    canvas: static upper bounds of size_h and size_w.
+    size_bounds: static (least, greatest) of size_h and of size_w.
     max_kernel: static upper bound of the kernels.
+    gather: look up and shift (CPU) instead of multiplying by matrices.
   """
   _, height, width = mask.shape
-  num_rows, num_columns = canvas
+  num_rows, num_columns = (greatest for _, greatest in size_bounds)
   radius = (kernel_1 - 1) // 2
-  holes = jnp.einsum(
-    'yh,thw,xw->tyx',
-    _window(height, num_rows, size_h, radius),
-    1.0 - mask.astype(jnp.float32),
-    _window(width, num_columns, size_w, radius),
-  )
+  rows = _window(height, num_rows, size_h, radius)
+  columns = _window(width, num_columns, size_w, radius)
   inside = (jnp.arange(num_rows) < size_h)[:, None] & (
     jnp.arange(num_columns) < size_w
   )
-  solid = jnp.where(inside, (holes < 0.5).astype(jnp.float32), 0.0)
-  blurred = jnp.einsum(
-    'yh,thw,xw->tyx',
-    _blur_matrix(num_rows, size_h, kernel_2, sigma, max_kernel),
-    solid,
-    _blur_matrix(num_columns, size_w, kernel_2, sigma, max_kernel),
-    precision=_HIGHEST,
+  longest = 2 + max(
+    math.ceil((max_kernel - 1) * size / least)
+    for size, (least, _) in zip((height, width), size_bounds, strict=True)
+  )
+  solid = _all_inside(mask, rows, columns, longest, gather=gather) & inside
+  blurred = _blur(
+    solid.astype(jnp.float32),
+    (size_h, size_w),
+    _blur_weights(kernel_2, sigma, max_kernel),
+    gather=gather,
   )
   peak = jnp.max(blurred, axis=(1, 2), keepdims=True)
   blurred = blurred / jnp.where(peak > 0, peak, 1.0)
-  rows = warp.linear_taps(
-    warp.resize_positions(height, size_h.astype(jnp.float32), 1.0 * height)
-  )
-  columns = warp.linear_taps(
-    warp.resize_positions(width, size_w.astype(jnp.float32), 1.0 * width)
-  )
-  return warp.resample(blurred, rows, columns, gather=False)
+  back = [
+    warp.linear_taps(
+      warp.resize_positions(size, small.astype(jnp.float32), 1.0 * size)
+    )
+    for size, small in ((height, size_h), (width, size_w))
+  ]
+  return warp.resample(blurred, *back, gather=gather)
 
 
 def _window(size, num_out, size_out, radius):
-  """1 where an output pixel, after resize and blur, depends on an input one.
+  """First and last input pixel that an output one depends on.
 
-  Blur borders are mirrored, which brings in no pixel that is not there.
+  Output means after the resize and the first blur, whose mirrored borders
+  bring in no pixel that is not inside already.
   """
   positions = jnp.arange(num_out)
 
@@ -220,31 +222,97 @@ def _window(size, num_out, size_out, radius):
 
   first = jnp.floor(source(positions - radius))
   last = jnp.ceil(source(positions + radius))
-  inputs = jnp.arange(size)
-  return ((inputs >= first[:, None]) & (inputs <= last[:, None])).astype(
-    jnp.float32
+  return first.astype(jnp.int32), last.astype(jnp.int32)
+
+
+def _all_inside(mask, rows, columns, longest, *, gather):
+  """Whether a mask is true in all of rows x columns, ranges of an output."""
+  if gather:
+    by_rows = _all_in_range(mask, *rows, longest, axis=1)
+    return _all_in_range(by_rows, *columns, longest, axis=2)
+
+  def members(size, first, last):
+    inputs = jnp.arange(size)
+    inside = (inputs >= first[:, None]) & (inputs <= last[:, None])
+    return inside.astype(jnp.float32)
+
+  # Counts of a few hundred at most are exact even in bfloat16.
+  holes = jnp.einsum(
+    'yh,thw,xw->tyx',
+    members(mask.shape[1], *rows),
+    1.0 - mask.astype(jnp.float32),
+    members(mask.shape[2], *columns),
+  )
+  return holes < 0.5
+
+
+def _all_in_range(mask, first, last, longest, *, axis):
+  """Logical and over first..last of an axis, from runs of 2^k pixels."""
+  size = mask.shape[axis]
+  runs = [mask]
+  while 2 ** len(runs) <= min(longest, size):
+    step = 2 ** (len(runs) - 1)
+    # Runs that leave the image are never looked up.
+    later = jnp.roll(runs[-1], -step, axis=axis)
+    runs.append(runs[-1] & later)
+  table = jnp.concatenate(runs, axis=axis)
+  exponent = sum(
+    (last - first + 1 >= 2**k).astype(jnp.int32) for k in range(1, len(runs))
+  )
+  start = exponent * size + first
+  end = exponent * size + last + 1 - (1 << exponent)
+  start, end = warp.settle((start, end))
+  return jnp.take(table, start, axis=axis, mode='clip') & jnp.take(
+    table, end, axis=axis, mode='clip'
   )
 
 
-def _blur_matrix(num, size, kernel, sigma, max_kernel):
-  """Gaussian blur of `size` <= num pixels, mirrored about the border ones."""
-  radius = (kernel - 1) // 2
-
-  def weight(distance):
-    distance = jnp.abs(distance)
-    value = jnp.exp(-0.5 * (distance / sigma) ** 2)
-    return jnp.where(distance <= radius, value, 0.0)
-
+def _blur_weights(kernel, sigma, max_kernel):
+  """Gaussian weights for offsets -max_kernel // 2 to max_kernel // 2."""
   offsets = jnp.arange(-(max_kernel // 2), max_kernel // 2 + 1)
+  weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
+  weights = jnp.where(jnp.abs(offsets) <= (kernel - 1) // 2, weights, 0.0)
+  return weights / jnp.sum(weights)
+
+
+def _blur(image, sizes, weights, *, gather):
+  """Blurs the first sizes[0] x sizes[1] pixels, borders mirrored."""
+  if gather:
+    for axis, size in enumerate(sizes, start=1):
+      image = _shifted_sum(image, size, weights, axis=axis)
+    return image
+  rows, columns = (
+    _blur_matrix(num, size, weights)
+    for num, size in zip(image.shape[1:], sizes, strict=True)
+  )
+  return warp.apply_matrices(image, rows, columns)
+
+
+def _mirrored(positions, size):
+  """Index of a position beyond the border, mirrored about the border pixel."""
+  positions = jnp.abs(positions)
+  return jnp.where(positions >= size, 2 * (size - 1) - positions, positions)
+
+
+def _shifted_sum(image, size, weights, *, axis):
+  num, reach = image.shape[axis], len(weights) // 2
+  source = _mirrored(jnp.arange(-reach, num + reach), size)
+  source = warp.settle(source)
+  padded = warp.settle(jnp.take(image, source, axis=axis, mode='clip'))
+  return sum(
+    weight * jax.lax.slice_in_dim(padded, i, i + num, axis=axis)
+    for i, weight in enumerate(weights)
+  )
+
+
+def _blur_matrix(num, size, weights):
+  reach = len(weights) // 2
+  offsets = jnp.arange(-reach, reach + 1)
   out = jnp.arange(num)[:, None]
-  source = jnp.arange(num)
-  last = size - 1
-  weights = (
-    weight(source - out)
-    + jnp.where(source > 0, weight(source + out), 0.0)
-    + jnp.where(source < last, weight(2 * last - source - out), 0.0)
-  ) / jnp.sum(weight(offsets))
-  return jnp.where((out < size) & (source < size), weights, 0.0)
+  source = _mirrored(out + offsets, size)
+  hits = source[:, None, :] == jnp.arange(num)[:, None]
+  matrix = jnp.sum(jnp.where(hits, weights, 0.0), axis=-1)
+  return jnp.where(out < size, matrix, 0.0)
 
 
 def boundary_map(mask: Float[Array, '*b h w']) -> Float[Array, '*b h w']:

@@ -39,7 +39,10 @@ def resample(
 ) -> Float[Array, '*b out_h out_w']:
   """Samples rows and columns of an image; taps outside it read 0."""
   if gather:
-    return _gather(_gather(image, rows, axis=-2), columns, axis=-1)
+    # Rows lie together in memory and are cheap to look up, columns are not.
+    columns = sampling_matrix(columns, image.shape[-1])
+    image = _gather_rows(image, rows)
+    return jnp.einsum('...w,xw->...x', image, columns, precision=_HIGHEST)
   return apply_matrices(
     image,
     sampling_matrix(rows, image.shape[-2]),
@@ -66,16 +69,32 @@ def sampling_matrix(taps: Taps, size: int) -> Float[Array, 'out size']:
   ) + jnp.where(taps.upper[:, None] == positions, taps.weight[:, None], 0.0)
 
 
-def _gather(image, taps: Taps, *, axis: int):
-  size = image.shape[axis]
-  shape = (-1, 1) if axis == -2 else (-1,)
+def _gather_rows(image, taps: Taps):
+  taps = settle(taps)
+  height = image.shape[-2]
 
   def tap(index, weight):
-    weight = jnp.where((index >= 0) & (index < size), weight, 0.0)
-    index = jnp.clip(index, 0, size - 1)
-    return jnp.take(image, index, axis=axis) * weight.reshape(shape)
+    weight = jnp.where((index >= 0) & (index < height), weight, 0.0)
+    rows = jnp.take(image, index, axis=-2, mode='clip')
+    return rows * weight[:, None]
 
   return tap(taps.lower, 1.0 - taps.weight) + tap(taps.upper, taps.weight)
+
+
+def settle(arrays):
+  """Returns a pytree of arrays, computed once.
+
+  XLA's CPU compiler fuses what feeds a gather into it, index arithmetic and
+  whole images, and repeats it for every tap of every pixel; it drops
+  optimization_barrier before that. It does not look through a branch.
+  """
+  first = jax.tree.leaves(arrays)[0].reshape(-1)[0]
+  return jax.lax.cond(
+    jnp.isfinite(first.astype(jnp.float32)),
+    lambda tree: tree,
+    lambda tree: jax.tree.map(jnp.zeros_like, tree),
+    arrays,
+  )
 
 
 def linear_taps(source: Float[Array, ' out']) -> Taps:
