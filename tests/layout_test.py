@@ -21,6 +21,7 @@ LEAVES = {
   'metrics': set(),
   'metric_writer': set(),
   'checkpoint': set(),
+  'tensor_file': {'torch_file'},
   'torch_file': set(),
 }
 JOINING = {'main', 'train', 'evaluate', 'predict', 'report', 'demo'}
