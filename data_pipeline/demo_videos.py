@@ -94,9 +94,7 @@ def lay_out(packages: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
       # Contents only: a copied time would not be that of this file.
       shutil.copyfile(packages / video.source, out / name)
       for start, end in video.stretches:
-        writer.writerow(
-          [name, 'real', video.split, video.identity, start, end]
-        )
+        writer.writerow([name, 'real', video.split, video.identity, start, end])
   return list_file
 
 
