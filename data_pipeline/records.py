@@ -14,6 +14,7 @@ import bisect
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import errno
 import functools
 import io
 import itertools
@@ -242,12 +243,17 @@ class _RecordWriter(tfds.core.ExampleWriter):
       os.fspath(path), 'group_size:1,uncompressed'
     )
     try:
-      for _, serialized in examples:
-        # A protobuf map has no order of its own.
-        example = tf_example_pb2.Example.FromString(serialized)
-        writer.write(example.SerializeToString(deterministic=True))
-    finally:
-      writer.close()
+      try:
+        for _, serialized in examples:
+          # A protobuf map has no order of its own.
+          example = tf_example_pb2.Example.FromString(serialized)
+          writer.write(example.SerializeToString(deterministic=True))
+      finally:
+        writer.close()
+    except RuntimeError as error:  # what the writer makes of any errno
+      if os.strerror(errno.ENOSPC) not in str(error):
+        raise
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
 
 
 def write_records(
