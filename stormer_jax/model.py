@@ -13,7 +13,6 @@ patches. Parameters of the blocks are stacked along a leading axis of length
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Literal, get_args
 
 from einops import pack, rearrange, repeat, unpack
 import flax
@@ -26,6 +25,13 @@ from jaxtyping import Array, Float, Key
 _LayerNorm = functools.partial(
   nnx.LayerNorm, epsilon=1e-6, use_fast_variance=False
 )
+_CHOICES = {
+  'temporal_token': ('learned', 'first_clip'),
+  'map_layout': ('thw', 'scrambled'),
+  'dtype': ('float32', 'bfloat16'),
+  'attention': ('xla', 'cudnn'),
+  'remat': ('none', 'full', 'dots'),
+}
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
@@ -46,19 +52,18 @@ class StormerConfig:
   num_frames: int
   drop_path: float  # rate of the last block, linear from 0 at the first
   head_dropout: float
-  temporal_token: Literal['learned', 'first_clip']
-  map_layout: Literal['thw', 'scrambled']
-  dtype: Literal['float32', 'bfloat16']
-  attention: Literal['xla', 'cudnn']
-  remat: Literal['none', 'full', 'dots']
+  temporal_token: str  # 'learned' | 'first_clip' (D4)
+  map_layout: str  # 'thw' | 'scrambled' (D2)
+  dtype: str  # of the computation; parameters are float32
+  attention: str  # implementation of jax.nn.dot_product_attention
+  remat: str  # 'none' | 'full' | 'dots' kept of a block for the way back
   scan_layers: bool
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value, allowed = getattr(self, field.name), get_args(field.type)
-      if allowed and value not in allowed:
+    for name, allowed in _CHOICES.items():
+      if getattr(self, name) not in allowed:
         raise ValueError(
-          f'model.{field.name} is {value!r}; it is one of {allowed}'
+          f'model.{name} is {getattr(self, name)!r}; it is one of {allowed}'
         )
     for name in ('depth', 'num_heads', 'patch_size', 'num_frames'):
       if getattr(self, name) < 1:
