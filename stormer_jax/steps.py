@@ -14,7 +14,7 @@ import flax
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from ml_collections import config_dict
 import numpy as np
 import optax
@@ -213,28 +213,61 @@ def make_eval_step(
   mean over clips is the term of the batch.
   """
   weights = dict(config.loss)
+  alone = config.model.temporal_token == 'first_clip'
 
   def eval_step(params, stats, batch):
-    detector = merge(graphdef, params, stats)
-    detector.eval()
-    outputs = detector(batch['clip'])
+    outputs = score_clips(graphdef, params, stats, batch['clip'], alone=alone)
 
-    def clip_terms(values, targets):
+    def clip_terms(outputs, targets):
       """Terms of a batch of one."""
-      values, targets = jax.tree.map(lambda x: x[None], (values, targets))
+      outputs, targets = jax.tree.map(lambda x: x[None], (outputs, targets))
       return losses.three_task_loss(
-        model.Outputs(**values), targets, **weights
+        model.Outputs(**outputs), targets, **weights
       )[1]
 
-    values = {
+    targets = {name: x for name, x in batch.items() if name != 'clip'}
+    terms = jax.vmap(clip_terms)(outputs, targets)
+    return {
+      'logits': outputs['logits'],
+      'label': batch['label'],
+      'terms': terms,
+    }
+
+  return eval_step
+
+
+def score_clips(
+  graphdef: nnx.GraphDef,
+  params: Tree,
+  stats: Tree,
+  clip: Float[Array, 'b t h w 3'],
+  *,
+  alone: bool,
+) -> dict[str, Array]:
+  """Runs the detector in eval mode; returns the fields of `model.Outputs`.
+
+  Args:
+    graphdef: Static half of the model.
+    params: Parameters.
+    stats: BatchNorm statistics and carried tensors.
+    clip: ImageNet-normalised.
+    alone: Whether every clip is a batch of its own. Needed with the token
+      'first_clip' (D4), which makes outputs depend on the batch's first clip.
+  """
+  detector = merge(graphdef, params, stats)
+  detector.eval()
+
+  def forward(clip):
+    outputs = detector(clip)
+    return {
       field.name: getattr(outputs, field.name)
       for field in dataclasses.fields(outputs)
     }
-    targets = {name: x for name, x in batch.items() if name != 'clip'}
-    terms = jax.vmap(clip_terms)(values, targets)
-    return {'logits': outputs.logits, 'label': batch['label'], 'terms': terms}
 
-  return eval_step
+  if not alone:
+    return forward(clip)
+  outputs = jax.vmap(lambda one: forward(one[None]))(clip)
+  return {name: x[:, 0] for name, x in outputs.items()}
 
 
 def count_parameters(params: Tree) -> int:

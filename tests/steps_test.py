@@ -175,3 +175,21 @@ def test_terms_per_clip_average_to_the_terms_of_the_batch(config, run):
     np.testing.assert_allclose(
       scored['terms'][name].mean(), terms[name], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize('token', ['learned', 'first_clip'])
+def test_a_validation_score_does_not_depend_on_batch_mates(config, token):
+  config = config.copy_and_resolve_references()
+  config.model.temporal_token = token
+  graphdef, init = steps.make_model(config)
+  params, stats = jax.jit(init)()
+  score = jax.jit(steps.make_eval_step(config, graphdef))
+  batch = jax.tree.map(jnp.asarray, make_batch(4))
+  mixed = {name: x[jnp.array([3, 0, 1, 2])] for name, x in batch.items()}
+  logits = score(params, stats, batch)['logits']
+  np.testing.assert_allclose(
+    score(params, stats, mixed)['logits'],
+    logits[jnp.array([3, 0, 1, 2])],
+    rtol=1e-5,
+    atol=1e-6,
+  )
