@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_a_video_is_the_mean_of_its_clips_each_counted_once(
     assert len(row.clip_logits) == num_windows
     for window, logit in enumerate(row.clip_logits):
       frames, _ = records.read(index, range(4 * window, 4 * window + 4))
-      clip = pipeline.eval_clips(frames[None], margin=15, image_size=64)
+      clip = pipeline.eval_clips(jnp.array(frames[None]), 15, 64)
       assert logit == pytest.approx(float(scorer(clip).logits[0]), abs=2e-5)
     if num_windows:
       mean = np.mean(row.clip_logits)
