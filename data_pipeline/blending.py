@@ -158,11 +158,11 @@ _JITTERED = (
 class Blend:
   """One blended clip; maps are (t, h, w) of the frame before the crop."""
 
-  real: Float[Array, 't 3 s s']  # levels
-  pseudo_fake: Float[Array, 't 3 s s']  # levels
-  hull: Bool[Array, 't h w']  # after affine and elastic deformation
-  mask: Float[Array, 't h w']  # blending mask in [0, 1]
-  boundary: Float[Array, 't h w']  # whole levels
+  real: Float[Array, '*b t 3 s s']  # levels
+  pseudo_fake: Float[Array, '*b t 3 s s']  # levels
+  hull: Bool[Array, '*b t h w']  # after affine and elastic deformation
+  mask: Float[Array, '*b t h w']  # blending mask in [0, 1]
+  boundary: Float[Array, '*b t h w']  # whole levels
 
 
 _NUM_DRAWS = 64
@@ -429,7 +429,7 @@ def _hull(params, points, maps_y, maps_x, config, height, width):
   )
   in_rows = (rows >= 0) & (rows < height)
   in_columns = (columns >= 0) & (columns < width)
-  hull = hull & in_rows[:, None] & in_columns
+  hull = hull & in_rows[None, :, None] & in_columns[None, None]
   field = warp.elastic_field(
     params.noise, sigma=config.elastic_sigma, alpha=config.elastic_alpha
   )

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float
 class Cutout:
   """One clip's cutout; all ones where none was drawn or possible."""
 
-  kept: Float[Array, 'gh gw']  # 1 kept, 0 cut out
-  soft_label: Float[Array, ' t']  # of the pseudo-fake; the real one has zeros
-  applied: Bool[Array, '']
+  kept: Float[Array, '*b gh gw']  # 1 kept, 0 cut out
+  soft_label: Float[Array, '*b t']  # of the pseudo-fake; the real one has zeros
+  applied: Bool[Array, '*b']
 
 
 def vulnerability_cutout(
@@ -49,7 +49,7 @@ def vulnerability_cutout(
   )
   cut = vulnerable | extra_cells
 
-  visible = jnp.max(jnp.where(cut, 0.0, cells), axis=(1, 2))
+  visible = jnp.max(jnp.where(cut[None], 0.0, cells), axis=(1, 2))
   bounds = jnp.maximum(1.0, visible).at[0].set(bound)
   soft_label = (bounds / 255.0).at[0].set(threshold / 255.0)
   # Choice: the released code throws an item away and draws another one when
@@ -89,4 +89,5 @@ def blank_patches(
   """Sets the patches that are not kept to 0, black (METHOD 3.3)."""
   *_, height, width = clip.shape
   mask = jnp.repeat(kept, height // kept.shape[0], axis=0)
-  return clip * jnp.repeat(mask, width // kept.shape[1], axis=1)
+  mask = jnp.repeat(mask, width // kept.shape[1], axis=1)
+  return clip * mask[None, None]

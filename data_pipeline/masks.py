@@ -39,7 +39,9 @@ def hull_mask(
   points = jnp.where(hull_type == 1, landmarks_lib.raise_brows(points), points)
   # A repeated point changes no hull.
   is_forehead = jnp.arange(points.shape[1]) >= 68
-  points = jnp.where((first_68 & is_forehead)[:, None], points[:, :1], points)
+  points = jnp.where(
+    (first_68 & is_forehead)[None, :, None], points[:, :1], points
+  )
 
   def fill(parts):
     size = max(len(part) for part in parts)
@@ -76,10 +78,9 @@ def _fill_hulls(
   # A hull lies on the left hand of its edges, x to the right and y upwards.
   left, right = _ends(rows, y, x, dy, dx, is_edge)
   bottom, top = _ends(columns, x, y, -dx, -dy, is_edge)
+  columns, rows = columns[None, None, None], rows[None, None, :, None]
   in_row = (columns >= left[..., None]) & (columns <= right[..., None])
-  in_column = (rows[:, None] >= bottom[..., None, :]) & (
-    rows[:, None] <= top[..., None, :]
-  )
+  in_column = (rows >= bottom[..., None, :]) & (rows <= top[..., None, :])
   return jnp.any(in_row | in_column, axis=1)
 
 
@@ -96,9 +97,12 @@ def _ends(
   Edges with d_along < 0 bound it from below, those with d_along > 0 from
   above. A line that misses the hull has its least end at infinity.
   """
+  lines = jnp.expand_dims(lines, range(along.ndim - 1))
   sloped = is_edge & (d_along != 0)
   slope = jnp.where(sloped, d_across / jnp.where(sloped, d_along, 1.0), 0.0)
-  crossing = across[..., None] + slope[..., None] * (lines - along[..., None])
+  crossing = across[..., None] + slope[..., None] * (
+    lines[..., None, :] - along[..., None]
+  )
   below = (sloped & (d_along < 0))[..., None]
   above = (sloped & (d_along > 0))[..., None]
   # Without an edge on one side (all points on a line): the points' own range.
@@ -134,7 +138,7 @@ def _hull_edges(x, y):
 
   def direction(best):
     index = jnp.argmax(jnp.where(other, best, -jnp.inf), axis=-1)
-    chosen = jnp.arange(x.shape[-1]) == index[..., None]
+    chosen = jax.nn.one_hot(index, x.shape[-1], dtype=bool)
     return (
       jnp.sum(jnp.where(chosen, vx, 0.0), -1),
       jnp.sum(jnp.where(chosen, vy, 0.0), -1),
@@ -182,9 +186,9 @@ def soften(
   radius = (kernel_1 - 1) // 2
   rows = _window(height, num_rows, size_h, radius)
   columns = _window(width, num_columns, size_w, radius)
-  inside = (jnp.arange(num_rows) < size_h)[:, None] & (
+  inside = (jnp.arange(num_rows) < size_h)[None, :, None] & (
     jnp.arange(num_columns) < size_w
-  )
+  )[None, None]
   longest = 2 + max(
     math.ceil((max_kernel - 1) * size / least)
     for size, (least, _) in zip((height, width), size_bounds, strict=True)
@@ -232,7 +236,7 @@ def _all_inside(mask, rows, columns, longest, *, gather):
     return _all_in_range(by_rows, *columns, longest, axis=2)
 
   def members(size, first, last):
-    inputs = jnp.arange(size)
+    inputs = jnp.arange(size)[None]
     inside = (inputs >= first[:, None]) & (inputs <= last[:, None])
     return inside.astype(jnp.float32)
 
@@ -309,9 +313,9 @@ def _blur_matrix(num, size, weights):
   reach = len(weights) // 2
   offsets = jnp.arange(-reach, reach + 1)
   out = jnp.arange(num)[:, None]
-  source = _mirrored(out + offsets, size)
-  hits = source[:, None, :] == jnp.arange(num)[:, None]
-  matrix = jnp.sum(jnp.where(hits, weights, 0.0), axis=-1)
+  source = _mirrored(out + offsets[None], size)
+  hits = source[:, None] == jnp.arange(num)[None, :, None]
+  matrix = jnp.sum(jnp.where(hits, weights[None, None], 0.0), axis=-1)
   return jnp.where(out < size, matrix, 0.0)
 
 

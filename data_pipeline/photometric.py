@@ -31,7 +31,7 @@ def rgb_shift(
   image: Float[Array, 't 3 h w'], shift: Float[Array, '3']
 ) -> Float[Array, 't 3 h w']:
   """Adds a shift in levels to each channel, truncating (METHOD 2.8a)."""
-  return truncate(image + shift[:, None, None])
+  return truncate(image + shift[None, :, None, None])
 
 
 def hsv_shift(
@@ -200,7 +200,8 @@ def jpeg(
   chroma = _double(_double(chroma, axis=-2), axis=-1)
   # Sixteenths: even columns round halves up, odd ones down.
   dither = np.where(np.arange(chroma.shape[-1]) % 2, 7 / 16, 8 / 16)
-  chroma = jnp.floor(chroma + dither.astype(np.float32)) - 128.0
+  dither = dither.astype(np.float32)[None, None, None]
+  chroma = jnp.floor(chroma + dither) - 128.0
   cb, cr = chroma[:, 0], chroma[:, 1]
   red = luma + jnp.floor(1.402 * cr + 0.5)
   green = luma + jnp.floor(-0.344136286 * cb - 0.714136286 * cr + 0.5)
@@ -219,6 +220,7 @@ def _scaled_table(table, quality):
 def _halve(planes):
   """Means of 2x2 pixels, halves rounded up in every second column."""
   bias = 1.0 + np.arange(planes.shape[-1] // 2, dtype=np.float32) % 2
+  bias = bias.reshape(*[1] * (planes.ndim - 1), -1)
   rows = planes[..., ::2, :] + planes[..., 1::2, :]
   return jnp.floor((rows[..., ::2] + rows[..., 1::2] + bias) / 4.0)
 
@@ -250,6 +252,7 @@ def _code_blocks(planes, table):
   coefficients = jnp.einsum(
     '...p,fp->...f', blocks - 128.0, transform, precision=_HIGHEST
   )
+  table = jnp.expand_dims(table, range(coefficients.ndim - 1))
   coefficients = jnp.round(coefficients / table) * table
   blocks = jnp.einsum(
     '...f,fp->...p', coefficients, transform, precision=_HIGHEST

@@ -36,17 +36,17 @@ class Batch(TypedDict):
 class Pair:
   """Everything about one pair; images in [0, 1], maps (t, h, w) of the crop."""
 
-  real: Float[Array, 't s s 3']
-  pseudo_fake: Float[Array, 't s s 3']
-  hull: Bool[Array, 't h w']
-  mask: Float[Array, 't h w']  # blending mask
-  boundary: Float[Array, 't h w']  # 4 m (1 - m)
-  cells: Float[Array, 't gh gw']  # boundary on the patch grid
-  vulnerability_map: Float[Array, 't gh gw']  # of the pseudo-fake
-  real_vulnerability_map: Float[Array, 't gh gw']
-  soft_label: Float[Array, ' t']  # of the pseudo-fake; the real one has 0
-  kept: Float[Array, 'gh gw']  # 0 in cut-out patches, every frame
-  real_first: Bool[Array, '']  # order of the two in a batch
+  real: Float[Array, '*b t s s 3']
+  pseudo_fake: Float[Array, '*b t s s 3']
+  hull: Bool[Array, '*b t h w']
+  mask: Float[Array, '*b t h w']  # blending mask
+  boundary: Float[Array, '*b t h w']  # 4 m (1 - m)
+  cells: Float[Array, '*b t gh gw']  # boundary on the patch grid
+  vulnerability_map: Float[Array, '*b t gh gw']  # of the pseudo-fake
+  real_vulnerability_map: Float[Array, '*b t gh gw']
+  soft_label: Float[Array, '*b t']  # of the pseudo-fake; the real one has 0
+  kept: Float[Array, '*b gh gw']  # 0 in cut-out patches, every frame
+  real_first: Bool[Array, '*b']  # order of the two in a batch
   params: blending.BlendParams
 
 
@@ -225,7 +225,8 @@ def _pair_rows(
 
 
 def _normalize(images):
-  return (images - _MEAN) / _DEVIATION
+  shape = (1,) * (images.ndim - 1) + (3,)
+  return (images - _MEAN.reshape(shape)) / _DEVIATION.reshape(shape)
 
 
 def _sequential(synthesis: blending.SynthesisConfig) -> bool:

@@ -101,6 +101,6 @@ def _gaussian_bumps(maps):
     distance = (positions[:, None] - positions) / _CENTRE_DEVIATION
     factor = jnp.exp(-0.5 * jnp.asarray(distance, jnp.float32) ** 2)
     heat = jnp.moveaxis(heat, axis, -1)
-    heat = jnp.max(heat[..., None, :] * factor, axis=-1)
+    heat = jnp.max(heat[..., None, :] * factor[None, None], axis=-1)
     heat = jnp.moveaxis(heat, -1, axis)
   return heat

@@ -25,9 +25,9 @@ _WEIGHT_STEPS = 32
 class Taps:
   """Two-tap sampling along one axis: (1 - weight) lower + weight upper."""
 
-  lower: Int[Array, ' out']
-  upper: Int[Array, ' out']
-  weight: Float[Array, ' out']
+  lower: Int[Array, '*b out']
+  upper: Int[Array, '*b out']
+  weight: Float[Array, '*b out']
 
 
 def resample(
@@ -63,10 +63,11 @@ def apply_matrices(
 
 def sampling_matrix(taps: Taps, size: int) -> Float[Array, 'out size']:
   """The matrix that samples an axis of `size` pixels."""
-  positions = jnp.arange(size)
+  positions = jnp.arange(size)[None]
+  weight = taps.weight[:, None]
   return jnp.where(
-    taps.lower[:, None] == positions, 1.0 - taps.weight[:, None], 0.0
-  ) + jnp.where(taps.upper[:, None] == positions, taps.weight[:, None], 0.0)
+    taps.lower[:, None] == positions, 1.0 - weight, 0.0
+  ) + jnp.where(taps.upper[:, None] == positions, weight, 0.0)
 
 
 def _gather_rows(image, taps: Taps):
@@ -76,7 +77,7 @@ def _gather_rows(image, taps: Taps):
   def tap(index, weight):
     weight = jnp.where((index >= 0) & (index < height), weight, 0.0)
     rows = jnp.take(image, index, axis=-2, mode='clip')
-    return rows * weight[:, None]
+    return rows * weight.reshape(*[1] * (image.ndim - 2), -1, 1)
 
   return tap(taps.lower, 1.0 - taps.weight) + tap(taps.upper, taps.weight)
 
@@ -165,7 +166,7 @@ def crop_positions(
 def resize_positions(
   num_out: int,
   size_in: Float[Array, ''],
-  size_out: Float[Array, ''],
+  size_out: Float[Array, ''] | float,
 ) -> Float[Array, ' out']:
   """Positions of a half-pixel-centred linear resize between traced sizes.
 
@@ -240,7 +241,8 @@ def displace(
   a two-dimensional lookup costs two passes of shifts and no gather.
   """
   _, height, width = mask.shape
-  dx, dy = jnp.clip(jnp.round(field), -reach, reach).astype(jnp.int32)
+  field = jnp.clip(jnp.round(field), -reach, reach).astype(jnp.int32)
+  dx, dy = field[:1], field[1:]
   padded = jnp.pad(mask, ((0, 0), (reach, reach), (reach, reach)), 'reflect')
   shifts = range(2 * reach + 1)
   padded = padded.astype(jnp.int32)
