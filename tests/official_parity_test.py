@@ -41,6 +41,7 @@ NO_GRADIENT = (
 # on parameters after three steps. The bars leave room for another order of
 # summation, and none for another formula.
 OUTPUT_TOLERANCE = 2e-5  # of the largest value
+TOKEN_TOLERANCE = 3e-6  # the same; tells LayerNorm's eps of 1e-6 from 1e-5
 GRADIENT_TOLERANCE = 1e-4  # of the tensor's norm
 MOVE_TOLERANCE = 0.01  # of the learning rate, per parameter
 
@@ -159,7 +160,8 @@ def test_every_intermediate_is_the_originals(golden, weights, variant, size):
     for name, ours in found.items():
       if f'{variant}/{batch}/{name}' in arrays:
         theirs = arrays[f'{variant}/{batch}/{name}']
-        assert _relative(ours, theirs) < OUTPUT_TOLERANCE, (batch, name)
+        limit = OUTPUT_TOLERANCE if 'out_' in name else TOKEN_TOLERANCE
+        assert _relative(ours, theirs) < limit, (batch, name)
         compared += 1
     assert compared == {'b3': 18, 'b1_0': 18}.get(batch, 3) - (
       12 if variant == 'fixed_temp' and batch in ('b3', 'b1_0') else 0
