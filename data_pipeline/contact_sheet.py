@@ -1,0 +1,189 @@
+"""Draws pairs as a picture to look at, and one pair as a looping video.
+
+  python -m data_pipeline.contact_sheet --records DATA/ffpp_c23/consecutive \
+      --out sheet.png --video loop.mp4
+
+`--records` is DATA_ROOT/DATASET/RULE. One row a frame: real, pseudo-fake,
+blending mask, boundary map, temporal target, cut-out patches; the soft label
+of the frame stands in the last one. Images and maps are in [0, 1], RGB.
+"""
+
+import argparse
+import functools
+import pathlib
+import runpy
+import sys
+
+import cv2
+import jax
+import numpy as np
+
+from data_pipeline import blending, pipeline, records
+
+_COLUMNS = ('real', 'pseudo-fake', 'mask', 'boundary', 'target', 'cutout')
+_GAP = 4  # px between pictures
+_HEADER = 20  # px
+_FRAMES_PER_SECOND = 4
+_LOOPS = 6
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; returns the exit status."""
+  arguments = _parse(argv)
+  try:
+    config = runpy.run_path(arguments.config)['get_config']()
+    frames, landmarks = _read(arguments, config.model.num_frames)
+  except (FileNotFoundError, ValueError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  make = jax.jit(
+    functools.partial(
+      pipeline.make_pair,
+      synthesis=blending.SynthesisConfig(**config.synthesis),
+      image_size=config.model.image_size,
+      patch_size=config.model.patch_size,
+    )
+  )
+  pairs = [
+    jax.tree.map(np.asarray, make(clip, points, np.uint32(seed)))
+    for seed, (clip, points) in enumerate(
+      zip(frames, landmarks, strict=True), start=arguments.seed
+    )
+  ]
+  _write_image(arguments.out, draw_sheet(pairs, arguments.cell))
+  if arguments.video:
+    _write_video(arguments.video, pairs[0])
+  return 0
+
+
+def draw_sheet(pairs: list[pipeline.Pair], cell: int) -> np.ndarray:
+  """Returns the sheet of some pairs as uint8 (h, w, 3); `cell` px a picture."""
+  return np.concatenate([_draw_pair(pair, cell) for pair in pairs])
+
+
+def _draw_pair(pair: pipeline.Pair, cell: int) -> np.ndarray:
+  width = len(_COLUMNS) * (cell + _GAP)
+  header = np.full((_HEADER, width, 3), 255, np.uint8)
+  for index, name in enumerate(_COLUMNS):
+    _write_text(header, name, (index * (cell + _GAP) + 2, _HEADER - 6))
+  margin = int(pair.params.margin)
+  rows = [header]
+  for t in range(len(pair.real)):
+    pictures = [
+      pair.real[t],
+      pair.pseudo_fake[t],
+      _crop(pair.mask[t], margin),
+      _crop(pair.boundary[t], margin),
+      _heat(pair.vulnerability_map[t], np.abs(pair.vulnerability_map).max()),
+      pair.kept,
+    ]
+    pictures = [_picture(picture, cell) for picture in pictures]
+    _write_text(
+      pictures[-1], f'{pair.soft_label[t]:.2f}', (4, cell - 6), (200, 0, 0)
+    )
+    padding = ((0, _GAP), (0, _GAP), (0, 0))
+    rows.append(
+      np.concatenate(
+        [np.pad(p, padding, constant_values=255) for p in pictures], axis=1
+      )
+    )
+  return np.concatenate(rows)
+
+
+def _crop(image, margin):
+  height, width = image.shape
+  return image[margin : height - margin, margin : width - margin]
+
+
+def _heat(values, largest):
+  """Blue below zero, red above."""
+  share = values / max(largest, 1e-6)
+  return np.stack(
+    [1 + np.minimum(share, 0), 1 - np.abs(share), 1 - np.maximum(share, 0)],
+    axis=-1,
+  )
+
+
+def _picture(image, cell):
+  levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
+  if levels.ndim == 2:
+    levels = levels[..., None].repeat(3, axis=-1)
+  small = levels.shape[0] < cell // 2
+  return cv2.resize(
+    levels,
+    (cell, cell),
+    interpolation=cv2.INTER_NEAREST if small else cv2.INTER_AREA,
+  )
+
+
+def _write_text(image, text, position, colour=(0, 0, 0)):
+  cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1)
+
+
+def _write_image(path, image):
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  if not cv2.imwrite(path, image[..., ::-1]):
+    raise OSError(f'{path} could not be written; end the name in .png or .jpg')
+
+
+def _write_video(path, pair):
+  """Real, pseudo-fake and boundary side by side, forth and back."""
+  size = pair.real.shape[1]
+  frames = [
+    np.concatenate(
+      [
+        _picture(pair.real[t], size),
+        _picture(pair.pseudo_fake[t], size),
+        _picture(_crop(pair.boundary[t], int(pair.params.margin)), size),
+      ],
+      axis=1,
+    )
+    for t in range(len(pair.real))
+  ]
+  code = cv2.VideoWriter_fourcc(*'mp4v')
+  writer = cv2.VideoWriter(path, code, _FRAMES_PER_SECOND, (3 * size, size))
+  if not writer.isOpened():
+    raise OSError(f'{path} could not be opened; end the name in .mp4')
+  for _ in range(_LOOPS):
+    for frame in frames + frames[-2:0:-1]:
+      writer.write(frame[..., ::-1])
+  writer.release()
+
+
+def _read(arguments, num_frames):
+  """First clips of the first videos that are long enough."""
+  folder = pathlib.Path(arguments.records)
+  videos = records.open_records(
+    folder.parent.parent, folder.parent.name, folder.name, arguments.split
+  )
+  long_enough = [
+    index
+    for index, video in enumerate(videos.videos)
+    if video.num_frames >= num_frames
+  ]
+  clips = [
+    videos.read(index, np.arange(num_frames))
+    for index in long_enough[: arguments.num_pairs]
+  ]
+  if not clips:
+    raise ValueError(
+      f'no video of {folder} has {num_frames} frames; prepare longer ones'
+    )
+  return zip(*clips, strict=True)
+
+
+def _parse(argv):
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--records', required=True, help='DATA_ROOT/NAME/RULE')
+  parser.add_argument('--out', required=True, help='picture, .png or .jpg')
+  parser.add_argument('--video', help='looping video of the first pair, .mp4')
+  parser.add_argument('--config', default='configs/base.py')
+  parser.add_argument('--split', default='train')
+  parser.add_argument('--num_pairs', type=int, default=4)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--cell', type=int, default=140, help='px a picture')
+  return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,171 @@
+"""Batches of pairs: shapes, independence, modes, devices, statistics."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from data_pipeline import blending, pipeline
+from tests.conftest import draw_landmarks
+
+SIZE, PATCH, FRAMES = 96, 16, 3  # of the small pairs here
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@pytest.fixture(scope='module')
+def config():
+  return blending.SynthesisConfig(**base.get_config().synthesis)
+
+
+def inputs(num_pairs, num_frames=FRAMES, size=(128, 112)):
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (num_pairs, num_frames, 8, 7, 3), np.uint8)
+  frames = coarse.repeat(size[0] // 8, 2).repeat(size[1] // 7, 3)
+  points = np.stack(
+    [
+      np.stack([draw_landmarks(rng) for _ in range(num_frames)])
+      for _ in range(num_pairs)
+    ]
+  )
+  scale = np.float32([size[1] / 256, size[0] / 256])
+  return frames, points * scale, np.arange(num_pairs, dtype=np.uint32)
+
+
+def maker(config, mode, mesh=None):
+  return jax.jit(
+    functools.partial(
+      pipeline.make_pairs,
+      synthesis=dataclasses.replace(config, mode=mode),
+      image_size=SIZE,
+      patch_size=PATCH,
+      mesh=mesh,
+    )
+  )
+
+
+@pytest.fixture(scope='module')
+def batch(config):
+  return maker(config, 'map')(*inputs(8))
+
+
+def assert_same(ours, theirs):
+  for name in theirs:
+    # A level of 8 bits is 0.017 here; a flipped rounding may not spread.
+    difference = np.abs(np.asarray(ours[name]) - np.asarray(theirs[name]))
+    assert difference.mean() < 1e-4, name
+    assert np.quantile(difference, 0.999) < 1e-3, name
+
+
+def test_batch_has_the_promised_shapes_and_values(batch):
+  grid = SIZE // PATCH
+  shapes = {name: array.shape for name, array in batch.items()}
+  assert shapes == {
+    'clip': (16, FRAMES, SIZE, SIZE, 3),
+    'label': (16,),
+    'vulnerability_map': (16, FRAMES, grid, grid),
+    'soft_label': (16, FRAMES),
+    'kept': (16, FRAMES, grid, grid),
+  }
+  assert all(array.dtype == jnp.float32 for array in batch.values())
+  assert all(np.isfinite(array).all() for array in batch.values())
+  pixels = np.asarray(batch['clip']) * DEVIATION + MEAN
+  assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
+
+
+def test_each_pair_has_one_real_and_one_pseudo_fake_in_either_order(batch):
+  label = np.asarray(batch['label']).reshape(-1, 2)
+  np.testing.assert_array_equal(label.sum(1), 1)
+  assert 0 < label[:, 0].sum() < 8
+  soft = np.asarray(batch['soft_label'])
+  flat = label.reshape(-1)
+  assert (soft[flat == 0] == 0).all() and (soft[flat == 1] > 0).all()
+  kept = np.asarray(batch['kept']).reshape(8, 2, FRAMES, -1)
+  np.testing.assert_array_equal(kept[:, 0], kept[:, 1])
+
+
+def test_a_cut_patch_is_black_in_both_versions(batch):
+  kept = np.asarray(batch['kept'])
+  assert (kept == 0).any()
+  pixels = np.asarray(batch['clip']) * DEVIATION + MEAN
+  cut = kept.repeat(PATCH, 2).repeat(PATCH, 3) == 0
+  assert np.abs(pixels[cut]).max() < 1e-6
+
+
+def test_map_and_vmap_make_the_same_pairs(config, batch):
+  assert_same(maker(config, 'vmap')(*inputs(8)), batch)
+
+
+def test_a_pair_does_not_depend_on_its_batch_mates(config, batch):
+  frames, points, seeds = inputs(8)
+  order = np.array([5, 2])
+  few = maker(config, 'map')(frames[order], points[order], seeds[order])
+  rows = np.array([10, 11, 4, 5])
+  for name, array in few.items():
+    np.testing.assert_allclose(
+      array, np.asarray(batch[name])[rows], atol=1e-5, err_msg=name
+    )
+
+
+@pytest.mark.parametrize('mode', ['map', 'vmap'])
+def test_eight_devices_make_the_same_pairs_without_talking(config, batch, mode):
+  mesh = jax.make_mesh(
+    (4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+  )
+  spec = jax.sharding.PartitionSpec(('data', 'fsdp'))
+  sharding = jax.sharding.NamedSharding(mesh, spec)
+  placed = jax.device_put(inputs(8), sharding)
+  compiled = maker(config, mode, mesh).lower(*placed).compile()
+  text = compiled.as_text()
+  for word in ('all-gather', 'all-reduce', 'all-to-all', 'permute'):
+    assert f'{word}(' not in text and f'{word}-start(' not in text
+  assert_same(compiled(*placed), batch)
+
+
+def test_another_seed_makes_another_pair(config, batch):
+  frames, points, seeds = inputs(8)
+  other = maker(config, 'map')(frames, points, seeds + np.uint32(2**31))
+  assert np.abs(other['clip'] - batch['clip']).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'temporal_jitter': 0.7},
+    {'target_grid': 'area', 'scale_target_by_ratio': True},
+    {'target_kind': 'max_normalized', 'boundary_change': 'uint8_wrap'},
+  ],
+)
+def test_ablations_make_other_pairs_of_the_same_shape(config, batch, change):
+  other = maker(dataclasses.replace(config, **change), 'map')(*inputs(8))
+  for name, array in other.items():
+    assert array.shape == batch[name].shape
+    assert np.isfinite(array).all()
+  assert (np.asarray(other['clip']) != np.asarray(batch['clip'])).any() or (
+    np.asarray(other['vulnerability_map'])
+    != np.asarray(batch['vulnerability_map'])
+  ).any()
+
+
+def test_sizes_that_do_not_fit_are_refused(config):
+  frames, points, seeds = inputs(1)
+  with pytest.raises(ValueError, match='multiple of patch_size'):
+    pipeline.make_pairs(frames, points, seeds, config, 100, 16)
+  with pytest.raises(ValueError, match='margin'):
+    pipeline.make_pairs(
+      frames[:, :, :48, :48], points, seeds, config, SIZE, PATCH
+    )
+
+
+def test_scoring_clips_are_cropped_and_normalised_frames():
+  frames = np.random.default_rng(0).integers(
+    0, 256, (2, 3, 94, 94, 3), np.uint8
+  )
+  # A margin of 15 leaves 64 px, which a size of 64 does not resample.
+  clips = pipeline.eval_clips(jnp.asarray(frames), 15, 64)
+  expected = (frames[:, :, 15:-15, 15:-15] / 255 - MEAN) / DEVIATION
+  np.testing.assert_allclose(clips, expected, atol=1e-5)
