@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     )
   )
   pairs = [
-    jax.tree.map(np.asarray, make(clip, points, np.uint32(seed)))
+    make(clip, points, np.uint32(seed))
     for seed, (clip, points) in enumerate(
       zip(frames, landmarks, strict=True), start=arguments.seed
     )
@@ -67,6 +67,7 @@ def _draw_pair(pair: pipeline.Pair, cell: int) -> np.ndarray:
   for index, name in enumerate(_COLUMNS):
     _write_text(header, name, (index * (cell + _GAP) + 2, _HEADER - 6))
   margin = int(pair.params.margin)
+  largest = float(np.abs(pair.vulnerability_map).max())
   rows = [header]
   for t in range(len(pair.real)):
     pictures = [
@@ -74,7 +75,7 @@ def _draw_pair(pair: pipeline.Pair, cell: int) -> np.ndarray:
       pair.pseudo_fake[t],
       _crop(pair.mask[t], margin),
       _crop(pair.boundary[t], margin),
-      _heat(pair.vulnerability_map[t], np.abs(pair.vulnerability_map).max()),
+      _heat(pair.vulnerability_map[t], largest),
       pair.kept,
     ]
     pictures = [_picture(picture, cell) for picture in pictures]
@@ -97,7 +98,7 @@ def _crop(image, margin):
 
 def _heat(values, largest):
   """Blue below zero, red above."""
-  share = values / max(largest, 1e-6)
+  share = np.asarray(values) / max(largest, 1e-6)
   return np.stack(
     [1 + np.minimum(share, 0), 1 - np.abs(share), 1 - np.maximum(share, 0)],
     axis=-1,
@@ -105,7 +106,8 @@ def _heat(values, largest):
 
 
 def _picture(image, cell):
-  levels = np.clip(np.rint(255 * image), 0, 255).astype(np.uint8)
+  levels = np.clip(np.rint(255 * np.asarray(image)), 0, 255)
+  levels = levels.astype(np.uint8)
   if levels.ndim == 2:
     levels = levels[..., None].repeat(3, axis=-1)
   small = levels.shape[0] < cell // 2

@@ -33,7 +33,7 @@ def inputs(num_pairs, num_frames=FRAMES, size=(128, 112)):
     ]
   )
   scale = np.float32([size[1] / 256, size[0] / 256])
-  return frames, points * scale, np.arange(num_pairs, dtype=np.uint32)
+  return frames, points * scale, np.arange(10, 10 + num_pairs, dtype=np.uint32)
 
 
 def maker(config, mode, mesh=None):
@@ -49,8 +49,13 @@ def maker(config, mode, mesh=None):
 
 
 @pytest.fixture(scope='module')
-def batch(config):
-  return maker(config, 'map')(*inputs(8))
+def make(config):
+  return maker(config, 'map')
+
+
+@pytest.fixture(scope='module')
+def batch(make):
+  return make(*inputs(8))
 
 
 def assert_same(ours, theirs):
@@ -100,59 +105,53 @@ def test_map_and_vmap_make_the_same_pairs(config, batch):
   assert_same(maker(config, 'vmap')(*inputs(8)), batch)
 
 
-def test_a_pair_does_not_depend_on_its_batch_mates(config, batch):
-  frames, points, seeds = inputs(8)
-  order = np.array([5, 2])
-  few = maker(config, 'map')(frames[order], points[order], seeds[order])
-  rows = np.array([10, 11, 4, 5])
-  for name, array in few.items():
-    np.testing.assert_allclose(
-      array, np.asarray(batch[name])[rows], atol=1e-5, err_msg=name
-    )
+def test_a_pair_does_not_depend_on_its_batch_mates(make, batch):
+  # Pair 5 in every place of a batch, once beside pair 2.
+  order = np.array([5, 5, 5, 2, 5, 5, 5, 5])
+  other = make(*(array[order] for array in inputs(8)))
+  rows = np.stack([2 * order, 2 * order + 1], axis=1).reshape(-1)
+  for name, array in other.items():
+    np.testing.assert_array_equal(array, np.asarray(batch[name])[rows])
 
 
-@pytest.mark.parametrize('mode', ['map', 'vmap'])
-def test_eight_devices_make_the_same_pairs_without_talking(config, batch, mode):
+def test_eight_devices_make_the_same_pairs_without_talking(config, batch):
   mesh = jax.make_mesh(
     (4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
   )
   spec = jax.sharding.PartitionSpec(('data', 'fsdp'))
   sharding = jax.sharding.NamedSharding(mesh, spec)
   placed = jax.device_put(inputs(8), sharding)
-  compiled = maker(config, mode, mesh).lower(*placed).compile()
+  compiled = maker(config, 'map', mesh).lower(*placed).compile()
   text = compiled.as_text()
   for word in ('all-gather', 'all-reduce', 'all-to-all', 'permute'):
     assert f'{word}(' not in text and f'{word}-start(' not in text
   assert_same(compiled(*placed), batch)
 
 
-def test_another_seed_makes_another_pair(config, batch):
+def test_another_seed_makes_another_pair(make, batch):
   frames, points, seeds = inputs(8)
-  other = maker(config, 'map')(frames, points, seeds + np.uint32(2**31))
+  other = make(frames, points, seeds + np.uint32(2**31))
   assert np.abs(other['clip'] - batch['clip']).mean() > 0.05
 
 
-@pytest.mark.parametrize(
-  'change',
-  [
-    {'temporal_jitter': 0.7},
-    {'target_grid': 'area', 'scale_target_by_ratio': True},
-    {'target_kind': 'max_normalized', 'boundary_change': 'uint8_wrap'},
-  ],
-)
-def test_ablations_make_other_pairs_of_the_same_shape(config, batch, change):
-  other = maker(dataclasses.replace(config, **change), 'map')(*inputs(8))
-  for name, array in other.items():
+def test_ablations_make_other_pairs_of_the_same_shape(config, batch):
+  other = dataclasses.replace(
+    config,
+    temporal_jitter=0.7,
+    target_grid='area',
+    scale_target_by_ratio=True,
+    target_kind='max_normalized',
+    boundary_change='uint8_wrap',
+  )
+  for name, array in maker(other, 'map')(*inputs(8)).items():
     assert array.shape == batch[name].shape
     assert np.isfinite(array).all()
-  assert (np.asarray(other['clip']) != np.asarray(batch['clip'])).any() or (
-    np.asarray(other['vulnerability_map'])
-    != np.asarray(batch['vulnerability_map'])
-  ).any()
+    if name in ('clip', 'vulnerability_map'):
+      assert np.abs(array - batch[name]).max() > 0.1
 
 
 def test_sizes_that_do_not_fit_are_refused(config):
-  frames, points, seeds = inputs(1)
+  frames, points, seeds = map(jnp.asarray, inputs(1))
   with pytest.raises(ValueError, match='multiple of patch_size'):
     pipeline.make_pairs(frames, points, seeds, config, 100, 16)
   with pytest.raises(ValueError, match='margin'):

@@ -1,0 +1,333 @@
+"""Measures the pair synthesis: speed, compile time, memory, stages, roofline.
+
+  python -m benchmarks.blending [--batch 64] [--records DATA/NAME/consecutive]
+
+Prints pairs a second by wall clock and by CPU second, beside two OpenCV
+loaders on the same clips in the same run (benchmarks/cv2_blending.py): one
+that works as the released loader does, PNG decoding included, and one written
+as well as OpenCV allows, with frames at hand already. Then compile seconds
+cold and from the persistent cache (child processes), FLOPs and bytes of the
+compiled program with the share of the stated peaks it reaches, the time of
+each stage, and how time grows with the batch. Runs unchanged on any backend.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import cv2_blending
+from configs import base
+from data_pipeline import (
+  blending,
+  masks,
+  photometric,
+  pipeline,
+  records,
+  targets,
+  warp,
+)
+
+_IMAGE_SIZE, _PATCH_SIZE, _NUM_FRAMES = 224, 16, 4
+
+
+def main() -> None:
+  """Runs all measurements and prints one line each."""
+  arguments = _parse()
+  config = blending.SynthesisConfig(**base.get_config().synthesis)
+  if arguments.compile_only:
+    print(json.dumps(_compile_seconds(config, arguments.batch)))
+    return
+  batch = _inputs(arguments.records, arguments.batch)
+  device = jax.devices()[0]
+  print(f'device {device.device_kind}, {len(jax.devices())} of them')
+  if arguments.compile:
+    _report_compile(arguments.batch)
+  compiled = _program(config).lower(*batch).compile()
+  wall, cpu = _measure(lambda: compiled(*batch), arguments.repeats)
+  pairs = arguments.batch
+  print(
+    f'ours, batch {pairs}: {pairs / wall:.1f} pairs/s, '
+    f'{pairs / cpu:.1f} pairs per CPU second ({1e3 * cpu / pairs:.1f} CPU-ms)'
+  )
+  _report_roofline(compiled, wall, pairs, arguments)
+  if arguments.loaders:
+    _report_loaders(config, batch, cpu / pairs, arguments.loaders)
+  for size in arguments.scaling:
+    part = jax.tree.map(lambda leaf, n=size: leaf[:n], batch)
+    program = _program(config)
+    jax.block_until_ready(program(*part))
+    wall, cpu = _measure(lambda p=program, x=part: p(*x), arguments.repeats)
+    print(f'  batch {size}: {size / wall:.1f} pairs/s')
+  if arguments.stages:
+    _report_stages(config, batch, arguments.repeats)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+  print(f'peak resident memory of this process {peak:.0f} MiB')
+
+
+def _program(config):
+  return jax.jit(
+    functools.partial(
+      pipeline.make_pairs,
+      synthesis=config,
+      image_size=_IMAGE_SIZE,
+      patch_size=_PATCH_SIZE,
+    )
+  )
+
+
+def _inputs(folder, num_pairs):
+  """Clips of real records, or noise with a drawn face's landmarks."""
+  seeds = jnp.arange(num_pairs, dtype=jnp.uint32)
+  if folder:
+    path = pathlib.Path(folder)
+    videos = records.open_records(
+      path.parent.parent, path.parent.name, path.name, 'train'
+    )
+    long_enough = [
+      index
+      for index, video in enumerate(videos.videos)
+      if video.num_frames >= _NUM_FRAMES
+    ]
+    clips = [
+      videos.read(long_enough[i % len(long_enough)], np.arange(_NUM_FRAMES))
+      for i in range(num_pairs)
+    ]
+    frames, landmarks = map(np.stack, zip(*clips, strict=True))
+    return jnp.asarray(frames), jnp.asarray(landmarks), seeds
+  rng = np.random.default_rng(0)
+  frames = rng.integers(
+    0, 256, (num_pairs, _NUM_FRAMES, 32, 32, 3), dtype=np.uint8
+  )
+  frames = frames.repeat(8, axis=2).repeat(8, axis=3)
+  angle = np.linspace(0, 2 * np.pi, 81)
+  points = 128 + 80 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+  shape = (num_pairs, _NUM_FRAMES, 81, 2)
+  points = points + rng.normal(0, 2, shape)
+  return jnp.asarray(frames), jnp.asarray(points, jnp.float32), seeds
+
+
+def _measure(run, repeats):
+  """Least (wall, CPU) seconds of a call, all threads counted."""
+  jax.block_until_ready(run())
+  times = []
+  for _ in range(repeats):
+    wall, cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    times.append((time.perf_counter() - wall, time.process_time() - cpu))
+  return tuple(np.min(times, axis=0))
+
+
+def _compile_seconds(config, num_pairs):
+  batch = _inputs(None, num_pairs)
+  start = time.perf_counter(), time.process_time()
+  _program(config).lower(*batch).compile()
+  return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def _report_compile(num_pairs):
+  with tempfile.TemporaryDirectory() as cache:
+    environment = os.environ | {
+      'JAX_COMPILATION_CACHE_DIR': cache,
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
+    command = [sys.executable, '-m', 'benchmarks.blending', '--compile_only']
+    for name in ('cold', 'cached'):
+      output = subprocess.run(
+        [*command, f'--batch={num_pairs}'],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+      ).stdout
+      wall, cpu = json.loads(output.splitlines()[-1])
+      print(f'trace and compile, {name}: {wall:.1f} s wall, {cpu:.1f} s CPU')
+
+
+def _report_roofline(compiled, wall, num_pairs, arguments):
+  """FLOPs and bytes as the compiler counts them; loop bodies count once."""
+  cost = compiled.cost_analysis()
+  memory = compiled.memory_analysis()
+  flops, accessed = cost.get('flops', 0), cost.get('bytes accessed', 0)
+  print(
+    f'program: {flops / 1e9:.2f} GFLOP, {accessed / 2**20:.0f} MiB accessed, '
+    f'{memory.temp_size_in_bytes / 2**20:.0f} MiB of temporaries'
+  )
+  # Under 'map' the compiler counts the body of the loop over pairs once.
+  loops = num_pairs if jax.default_backend() == 'cpu' else 1
+  print(
+    f'reached: {loops * flops / wall / 1e9:.1f} GFLOP/s of '
+    f'{arguments.peak_gflops:.0f}, {loops * accessed / wall / 1e9:.1f} GB/s '
+    f'of {arguments.peak_gbytes:.0f}'
+  )
+
+
+def _report_loaders(config, batch, ours, num_pairs):
+  cv2.setNumThreads(1)
+  frames, landmarks, seeds = jax.tree.map(np.asarray, batch)
+  height, width = frames.shape[2:4]
+  sample = jax.jit(
+    lambda seed: blending.sample_blend_params(
+      jax.random.key(seed), config, height, width
+    )
+  )
+  params = [jax.tree.map(np.asarray, sample(s)) for s in seeds[:num_pairs]]
+  coded = [
+    [cv2.imencode('.png', frame)[1] for frame in clip]
+    for clip in frames[:num_pairs]
+  ]
+  scores = np.random.default_rng(0).random((14, 14))
+
+  def pair(index, clip, *, faithful):
+    return cv2_blending.make_pair(
+      params[index],
+      clip,
+      landmarks[index],
+      config,
+      _IMAGE_SIZE,
+      _PATCH_SIZE,
+      scores,
+      faithful=faithful,
+    )
+
+  def faithful():
+    for index, clip in enumerate(coded):
+      decoded = np.stack([cv2.imdecode(frame, 1) for frame in clip])
+      pair(index, decoded, faithful=True)
+
+  def good():
+    for index in range(num_pairs):
+      pair(index, frames[index], faithful=False)
+
+  for name, run in (('as released', faithful), ('well written', good)):
+    _, cpu = _measure(run, 2)
+    cpu /= num_pairs
+    print(
+      f'cv2 loader, {name}: {1 / cpu:.1f} pairs per CPU second '
+      f'({1e3 * cpu:.1f} CPU-ms); ours makes {cpu / ours:.2f} times as many'
+    )
+
+
+def _report_stages(config, batch, repeats):
+  """Each stage as its own program over one clip; what a branch costs."""
+  frames, landmarks, _ = batch
+  clip, points = frames[0], landmarks[0]
+  _, height, width, _ = clip.shape
+  gather = jax.default_backend() == 'cpu'
+  params = blending.sample_blend_params(
+    jax.random.key(1), config, height, width
+  )
+  planar = jnp.moveaxis(clip, -1, 1).astype(jnp.float32)
+  both = jnp.concatenate([planar, planar])
+  small = both[..., :_IMAGE_SIZE, :_IMAGE_SIZE]
+  rows, columns = (jnp.arange(float(size)) for size in (height, width))
+  field = warp.elastic_field(
+    params.noise, sigma=config.elastic_sigma, alpha=config.elastic_alpha
+  )
+  reach = warp.elastic_reach(config.elastic_sigma, config.elastic_alpha)
+  hull = masks.hull_mask(
+    points, params.hull_type, params.first_68, rows, columns
+  )
+  boundary = jnp.zeros((_NUM_FRAMES, height, width))
+
+  def sample(key):
+    return blending.sample_blend_params(key, config, height, width)
+
+  def soften(hull, params):
+    return masks.soften(
+      hull,
+      params.mask_size[0],
+      params.mask_size[1],
+      params.kernel_1,
+      params.kernel_2,
+      params.sigma,
+      size_bounds=(
+        blending.mask_size_bounds(config, height),
+        blending.mask_size_bounds(config, width),
+      ),
+      max_kernel=config.blur_kernel[1],
+      gather=gather,
+    )
+
+  stages = {
+    'draws': (sample, jax.random.key(0)),
+    'hull': (
+      lambda points, params: masks.hull_mask(
+        points, params.hull_type, params.first_68, rows, columns
+      ),
+      points,
+      params,
+    ),
+    'elastic field': (
+      lambda noise: warp.elastic_field(
+        noise, sigma=config.elastic_sigma, alpha=config.elastic_alpha
+      ),
+      params.noise,
+    ),
+    'displace': (functools.partial(warp.displace, reach=reach), hull, field),
+    'soften': (soften, hull, params),
+    'hsv': (photometric.hsv_shift, planar, params.hsv),
+    'downscale': (
+      functools.partial(
+        photometric.downscale, ratios=config.downscale_ratios, gather=gather
+      ),
+      planar,
+      params.downscale_index,
+    ),
+    'crop and resize': (
+      lambda images, margin: blending.crop_and_resize(
+        images, margin, _IMAGE_SIZE, gather=gather
+      ),
+      both,
+      params.margin,
+    ),
+    'jpeg': (photometric.jpeg, small, params.jpeg_quality),
+    'cells': (
+      lambda boundary, margin: targets.boundary_cells(
+        boundary,
+        margin,
+        image_size=_IMAGE_SIZE,
+        patch_size=_PATCH_SIZE,
+        grid='point',
+      ),
+      boundary,
+      params.margin,
+    ),
+  }
+  measured = {}
+  for name, (function, *values) in stages.items():
+    program = jax.jit(function)
+    measured[name] = _measure(lambda f=program, v=values: f(*v), repeats)[1]
+  total = sum(measured.values())
+  for name, seconds in measured.items():
+    print(f'  {name:16} {1e3 * seconds:6.2f} CPU-ms {seconds / total:5.0%}')
+
+
+def _parse():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--batch', type=int, default=16)
+  parser.add_argument('--records', help='DATA_ROOT/NAME/RULE; else noise')
+  parser.add_argument('--repeats', type=int, default=3)
+  parser.add_argument('--loaders', type=int, default=8, help='pairs; 0: skip')
+  parser.add_argument('--scaling', type=int, nargs='*', default=[1, 4])
+  parser.add_argument('--stages', type=int, default=1)
+  parser.add_argument('--compile', type=int, default=1)
+  parser.add_argument('--compile_only', action='store_true')
+  parser.add_argument('--peak_gflops', type=float, default=200.0)
+  parser.add_argument('--peak_gbytes', type=float, default=20.0)
+  return parser.parse_args()
+
+
+if __name__ == '__main__':
+  main()
