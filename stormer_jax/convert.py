@@ -7,6 +7,7 @@ bit by bit; the optimizer's state does not pass. Nothing appears under the
 destination's name before it is whole.
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -147,8 +148,8 @@ def _write_run(
     checkpointer = checkpoint.Checkpointer(
       part / 'checkpoints', save_steps=lambda step: True
     )
-    checkpointer.save(0, weights, {})
-    checkpointer.close()
+    with contextlib.closing(checkpointer):
+      checkpointer.save(0, weights, {})
     text = json.dumps(
       json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
     )

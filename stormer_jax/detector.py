@@ -14,7 +14,7 @@ from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from stormer_jax import checkpoint, steps
+from stormer_jax import checkpoint, pretrained, steps
 
 Tree = Any
 
@@ -87,16 +87,51 @@ def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
 def read_weights(
   workdir: pathlib.Path, abstract: Mapping[str, Tree]
 ) -> dict[str, Tree]:
-  """Reads the best weights of a run for a model of given shapes.
+  """Reads the best weights of a run, or official ones, for a model.
 
   Args:
-    workdir: As in `load_detector`.
-    abstract: {'params': ..., 'stats': ...}.
+    workdir: As in `load_detector`; or a file of official weights (.pth, .npz,
+      .safetensors).
+    abstract: {'params': ..., 'stats': ...}, the shapes of the model.
+
+  Raises:
+    FileNotFoundError: If there is no run.
+    ValueError: If the weights are those of another model; names the tensors.
   """
+  if pathlib.Path(workdir).is_file():
+    return _read_official(pathlib.Path(workdir), abstract)
   checkpointer = checkpoint.Checkpointer(pathlib.Path(workdir) / 'checkpoints')
   step = _choose(checkpointer, 'best', pathlib.Path(workdir))
   weights = checkpointer.restore_weights(step, abstract)
   checkpointer.close()
+  return weights
+
+
+def _read_official(
+  path: pathlib.Path, abstract: Mapping[str, Tree]
+) -> dict[str, Tree]:
+  tensors = pretrained.read_state_dict(path)
+  try:
+    # Heads shape no tensor, so one will do.
+    _, params, stats = pretrained.from_official(tensors, num_heads=1)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
+  weights = {'params': params, 'stats': stats}
+  differing = [
+    f'{jax.tree_util.keystr(place, simple=True, separator=".")} is {x.shape}, '
+    f'the model wants {wanted.shape}'
+    for (place, x), wanted in zip(
+      jax.tree_util.tree_leaves_with_path(weights),
+      jax.tree.leaves(dict(abstract)),
+      strict=True,
+    )
+    if x.shape != wanted.shape
+  ]
+  if differing:
+    raise ValueError(
+      f'{path}: weights of another model: {"; ".join(differing[:3])}. Set the '
+      'fields of config.model to their sizes'
+    )
   return weights
 
 

@@ -237,8 +237,8 @@ def _check_vit(
   """Raises ValueError if the ViT as a whole is of another size."""
   if 'backbone.cls_token' in tensors:
     raise ValueError(
-      'these are weights of the whole detector, not of an image ViT: use '
-      '--config.init_from, after --mode=convert'
+      'these are weights of the whole detector, not of an image ViT: give '
+      'them as --config.init_from'
     )
   for name in ('pos_embed', 'patch_embed.proj.weight'):
     if name not in tensors:

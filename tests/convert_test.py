@@ -1,8 +1,10 @@
 """convert: weights go both ways bit by bit, or nothing is written."""
 
+import json
 import logging
 import os
 import sys
+import types
 
 from absl import logging as absl_logging
 import handmade_pth
@@ -138,9 +140,12 @@ def test_a_disk_that_fills_up_leaves_nothing(
     raise OSError(28, 'No space left on device')
 
   if destination == 'run':
-    monkeypatch.setattr(convert.json, 'dumps', fail)
+    # Its names in these modules alone: Orbax uses the functions too.
+    broken = types.SimpleNamespace(dumps=fail, loads=json.loads)
+    monkeypatch.setattr(convert, 'json', broken)
   else:
-    monkeypatch.setattr(tensor_file.os, 'fsync', fail)
+    broken = types.SimpleNamespace(fsync=fail, getpid=os.getpid)
+    monkeypatch.setattr(tensor_file, 'os', broken)
   with pytest.raises(OSError, match='No space left'):
     convert.convert(source, tmp_path / destination, None, official())
   assert os.listdir(tmp_path) == ['official.pth']
@@ -155,7 +160,8 @@ def test_a_failed_write_keeps_the_file_that_was_there(
   def fail(fd):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(tensor_file.os, 'fsync', fail)
+  broken = types.SimpleNamespace(fsync=fail, getpid=os.getpid)
+  monkeypatch.setattr(tensor_file, 'os', broken)
   with pytest.raises(OSError, match='No space left'):
     convert.convert(source, path)
   assert path.read_bytes() == b'old'
@@ -202,6 +208,21 @@ def test_the_reader_is_told_of_heads_and_of_semantics(
   assert '1 heads assumed, of 64 features each' in caplog.text
   convert.convert(tmp_path / 'run', tmp_path / 'a.safetensors')
   assert 'the released code computes something else' in caplog.text
+
+
+def test_training_can_start_from_official_weights(source, state_dict):
+  config = official()
+  config.model.update(SIZES)
+  _, init = steps.make_model(config)
+  abstract = dict(zip(('params', 'stats'), jax.eval_shape(init), strict=True))
+  weights = detector.read_weights(source, abstract)
+  back = pretrained.to_official(weights['params'], weights['stats'])
+  for name, value in state_dict.items():
+    np.testing.assert_array_equal(back[name], value)
+  config.model.num_frames = 3
+  params, stats = jax.eval_shape(steps.make_model(config)[1])
+  with pytest.raises(ValueError, match=r'another model: .*wants \(3,\)'):
+    detector.read_weights(source, {'params': params, 'stats': stats})
 
 
 def test_converted_weights_give_the_originals_outputs(tmp_path, golden):
