@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 import pytest
+from random_detector import make_detector
 
 from data_pipeline import blending, clips, pipeline
 from data_pipeline import records as records_lib
@@ -64,24 +65,6 @@ def data_root(tmp_path_factory):
     ]
     records_lib.write_records(root, 'faces', rule, {'test': videos})
   return root
-
-
-def make_detector(config, seed=0):
-  """A tiny detector whose weights are random, the zero ones too."""
-  graphdef, init = steps.make_model(config)
-  params, stats = jax.jit(init)()
-  leaves, treedef = jax.tree.flatten(params)
-  rng = np.random.default_rng(seed)
-  noise = [rng.normal(size=x.shape).astype(np.float32) for x in leaves]
-  leaves = [x + 0.1 * more for x, more in zip(leaves, noise, strict=True)]
-  return detector_lib.Detector(
-    config=config,
-    graphdef=graphdef,
-    params=jax.tree.unflatten(treedef, leaves),
-    stats=stats,
-    step=7,
-    source='here',
-  )
 
 
 @pytest.fixture
@@ -402,6 +385,7 @@ def test_evaluate_writes_a_report_per_data_set(
   )
   config = detector.config
   config.eval.datasets = ('faces:test:5',)
+  config.eval.batch_size = 5
   config.eval.num_bootstrap = 20
   evaluate.evaluate(config, tmp_path, data_root)
   folder = tmp_path / 'eval' / 'faces-test'

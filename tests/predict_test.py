@@ -6,11 +6,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from random_detector import make_detector
 
 from data_pipeline import blending, catalogue, faces, prepare
 from data_pipeline import records as records_lib
 from stormer_jax import detector as detector_lib
-from stormer_jax import evaluate, predict, report, steps
+from stormer_jax import evaluate, predict, report
 
 
 class BrightFaces:
@@ -57,21 +58,7 @@ def write_video(path, num_frames, face=True, fps=25):
 
 @pytest.fixture
 def detector(tiny_config):
-  """Random weights, also where the model starts with zeros."""
-  graphdef, init = steps.make_model(tiny_config)
-  params, stats = jax.jit(init)()
-  leaves, treedef = jax.tree.flatten(params)
-  rng = np.random.default_rng(0)
-  noise = [rng.normal(size=x.shape).astype(np.float32) for x in leaves]
-  leaves = [x + 0.1 * more for x, more in zip(leaves, noise, strict=True)]
-  return detector_lib.Detector(
-    config=tiny_config,
-    graphdef=graphdef,
-    params=jax.tree.unflatten(treedef, leaves),
-    stats=stats,
-    step=7,
-    source='here',
-  )
+  return make_detector(tiny_config)
 
 
 def _predict(detector, video, **changes):
