@@ -23,6 +23,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import textwrap
 from typing import Any
 
 from flax import nnx
@@ -51,9 +52,11 @@ NO_GRADIENT = ('before_proj.0.0.bias', 'hm.proj.0.0.bias')
 class Ours:
   """The detector as functions of plain trees."""
 
-  def __init__(self, semantics: str, state_dict: pretrained.StateDict):
+  def __init__(
+    self, semantics: str, state_dict: pretrained.StateDict, num_heads: int
+  ):
     values, self.params, self.stats = pretrained.from_official(
-      state_dict, SIZES['num_heads']
+      state_dict, num_heads
     )
     config = model.StormerConfig(
       **values,
@@ -74,6 +77,18 @@ class Ours:
     return nnx.merge(self._graphdef, params, stats, copy=True)
 
   @functools.partial(jax.jit, static_argnums=0)
+  def outputs(self, params, stats, clip) -> dict[str, jax.Array]:
+    """Returns the outputs in eval mode, by the names of the table."""
+    detector = self.detector(params, stats)
+    detector.eval()
+    outputs = detector(clip)
+    return {
+      'class logit': outputs.logits,
+      'soft-label logits': outputs.soft_label_logits,
+      'vulnerability map': outputs.vulnerability_map,
+    }
+
+  @functools.partial(jax.jit, static_argnums=0)
   def layers(self, params, stats, clip) -> dict[str, jax.Array]:
     """Returns what each layer says in eval mode, by the twin's names."""
     detector = self.detector(params, stats)
@@ -88,12 +103,7 @@ class Ours:
       found[f'block {i}, frame classes'] = frame_class
     found['norm'] = detector.norm(tokens)
     found['frame class norm'] = detector.class_norm(frame_class)
-    outputs = detector(clip)
-    return found | {
-      'class logit': outputs.logits,
-      'soft-label logits': outputs.soft_label_logits,
-      'vulnerability map': outputs.vulnerability_map,
-    }
+    return found | self.outputs(params, stats, clip)
 
   @functools.partial(jax.jit, static_argnums=0)
   def sam(self, params, stats, batch):
@@ -115,9 +125,9 @@ class Ours:
     )
 
 
-def make_twin(semantics: str) -> torch_twin.TorchTwin:
+def make_twin(semantics: str, sizes: dict = SIZES) -> torch_twin.TorchTwin:
   """The twin, every tensor random."""
-  config = torch_twin.TwinConfig(**SIZES, **SEMANTICS[semantics])
+  config = torch_twin.TwinConfig(**sizes, **SEMANTICS[semantics])
   twin = torch_twin.TorchTwin(config)
   torch_twin.randomise(twin, seed=0)
   return twin
@@ -164,18 +174,30 @@ def twin_layers(twin: torch_twin.TorchTwin, clip: torch.Tensor) -> dict:
   return {name: x.numpy() for name, x in found.items()}
 
 
-def compare_layers(semantics: str) -> tuple[list[str], float]:
-  """Tabulates the layers' differences; also the largest, relative."""
-  twin = make_twin(semantics)
-  ours = Ours(semantics, state_dict_of(twin))
-  batch = side_by_side.random_batch(SIZES, NUM_CLIPS, seed=1)
-  found = ours.layers(ours.params, ours.stats, batch['clip'])
+def compare_layers(
+  semantics: str, size: str, num_clips: int
+) -> tuple[list[str], float]:
+  """Tabulates the layers' differences; also the largest, relative.
+
+  At any size but 'tiny' the outputs alone.
+  """
+  sizes = side_by_side.SIZES[size]
+  twin = make_twin(semantics, sizes)
+  ours = Ours(semantics, state_dict_of(twin), sizes['num_heads'])
+  batch = side_by_side.random_batch(sizes, num_clips, seed=1)
+  compute = ours.layers if size == 'tiny' else ours.outputs
+  found = compute(ours.params, ours.stats, batch['clip'])
   theirs = twin_layers(twin, to_torch(batch, torch.float32)['clip'])
-  exact = twin_layers(
-    copy.deepcopy(twin).double(), to_torch(batch, torch.float64)['clip']
-  )
-  rows, worst = [], 0.0
+  exact = twin_layers(twin.double(), to_torch(batch, torch.float64)['clip'])
+  rows = [
+    '| layer | largest value | largest difference | relative | ours to float64 '
+    '| twin to float64 |',
+    '|' + ' --- |' * 6,
+  ]
+  worst = 0.0
   for name in exact:  # in the order of the walk
+    if name not in found:
+      continue
     x = np.asarray(found[name], np.float64)
     scale = np.abs(exact[name]).max()
     largest = np.abs(x - theirs[name]).max()
@@ -184,13 +206,8 @@ def compare_layers(semantics: str) -> tuple[list[str], float]:
       f'| {np.abs(x - exact[name]).max() / scale:.1e} '
       f'| {np.abs(theirs[name] - exact[name]).max() / scale:.1e} |'
     )
-    worst = max(worst, largest / scale)
-  head = [
-    '| layer | largest value | largest difference | relative | ours to float64 '
-    '| twin to float64 |',
-    '| --- | --- | --- | --- | --- | --- |',
-  ]
-  return head + rows, worst
+    worst = max(worst, float(largest / scale))
+  return rows, worst
 
 
 def _group(name: str) -> str:
@@ -207,7 +224,7 @@ def _group(name: str) -> str:
 def compare_gradients(semantics: str) -> tuple[list[str], list[str], float]:
   """Tabulates loss terms and gradient norms; also the largest difference."""
   twin = make_twin(semantics)
-  ours = Ours(semantics, state_dict_of(twin))
+  ours = Ours(semantics, state_dict_of(twin), SIZES['num_heads'])
   batch = side_by_side.random_batch(SIZES, NUM_CLIPS, seed=1)
   first, second, _, _, terms = ours.sam(ours.params, ours.stats, batch)
   moved = to_torch(batch, torch.float32)
@@ -265,7 +282,7 @@ def compare_drift(num_steps: int) -> tuple[list[str], float, float]:
   twin = make_twin('paper')
   exact = copy.deepcopy(twin).double()
   start = state_dict_of(twin)
-  ours = Ours('paper', start)
+  ours = Ours('paper', start, SIZES['num_heads'])
   params, stats = ours.params, ours.stats
   tx = optimizer.make_optimizer(
     np.array([LR]), 1, 0.9, 0.995, 1e-8, 1e-4, False, 0
@@ -379,9 +396,9 @@ def compare_round_trip() -> str:
     for name, x in written.items()
   )
   return (
-    f'{same} of {len(written)} tensors come back bit by bit\n  through .pth, '
+    f'{same} of {len(written)} tensors come back bit by bit through .pth, '
     'parameters and .pth again, and load strictly with '
-    f'{len(keys.missing_keys + keys.unexpected_keys)}\n  missing or unexpected '
+    f'{len(keys.missing_keys + keys.unexpected_keys)} missing or unexpected '
     'names.'
   )
 
@@ -492,47 +509,62 @@ def environment() -> str:
 def write(args: argparse.Namespace) -> str:
   """Measures everything and returns the page."""
   torch.set_num_threads(1)
+  sizes = [size for size in args.sizes.split(',') if size]
   with jax.default_matmul_precision('highest'):
-    layers = {name: compare_layers(name) for name in SEMANTICS}
+    layers = {
+      f'{size} size, {name} semantics': compare_layers(name, size, num_clips)
+      for size, num_clips in (('tiny', NUM_CLIPS), ('base', 1))
+      for name in SEMANTICS
+      if size == 'tiny' or (size in sizes and name == 'paper')
+    }
     gradients = {name: compare_gradients(name) for name in SEMANTICS}
     drift, ours_apart, twin_apart = compare_drift(args.steps)
     target_rows = compare_targets()
   round_trip = compare_round_trip()
-  timings = time_programs([x for x in args.sizes.split(',') if x], args.timings)
+  timings = time_programs(sizes, args.timings)
   worst_layer = max(worst for _, worst in layers.values())
   worst_gradient = max(worst for _, _, worst in gradients.values())
   join: Callable[[list[str]], str] = '\n'.join
   gpu_note = ''
   if not any('--gpu' in flags for flags in timings):
-    gpu_note = 'No GPU was at hand: nothing here\n  speaks of one.'
+    gpu_note = 'No GPU was at hand: nothing here speaks of one. '
   sections = ''
   for name, (table, _) in layers.items():
-    sections += f'\n### Layers, {name} semantics\n\n{join(table)}\n'
+    sections += f'\n### Layers, {name}\n\n{join(table)}\n'
   for name, (terms, table, _) in gradients.items():
     sections += (
       f'\n### Loss terms and gradients, {name} semantics\n\n{join(terms)}\n\n'
       f'{join(table)}\n'
     )
+  conclusions = [
+    textwrap.fill(text, 80, subsequent_indent='  ', break_on_hyphens=False)
+    for text in (
+      '- **It is the same function.** With the same weights and inputs every '
+      f'layer agrees within {worst_layer:.0e} of its largest value and every '
+      'group of gradients, at w and at w + e, within '
+      f"{worst_gradient:.0e} of its norm, in the paper's semantics and in the "
+      "released code's. Either program is as far from float64 as from the "
+      'other: what is left is the rounding of float32.',
+      f'- **It trains the same way.** After {args.steps} SAM steps on the same '
+      f'batches ours and the twin are apart by {ours_apart:.0e} of the way '
+      'gone; the twin is apart from itself in float64 by '
+      f'{twin_apart:.0e}. Nobody could tell by its losses which program made a '
+      'run.',
+      f'- **Weights move freely.** {round_trip}',
+      '- **Speed is a matter of the machine.** The last table has CPU and wall '
+      'time of both; a ratio above 1 says that the twin took longer. '
+      f'{gpu_note}The first call of ours compiles, once per program; a '
+      'compilation cache keeps it.',
+    )
+  ]
   return f"""# JAX against PyTorch
 
 Written by `python -m benchmarks.parity`; do not edit by hand.
-{environment()}
+{textwrap.fill(environment(), 80, break_on_hyphens=False)}
 
 ## What to conclude
 
-- **It is the same function.** With the same weights and inputs every layer
-  agrees within {worst_layer:.0e} of its largest value and every group of
-  gradients, at w and at w + e, within {worst_gradient:.0e} of its norm, in the
-  paper's semantics and in the released code's. Either program is as far from
-  float64 as from the other: what is left is the rounding of float32.
-- **It trains the same way.** After {args.steps} SAM steps on the same batches
-  ours and the twin are apart by {ours_apart:.0e} of the way gone; the twin is
-  apart from itself in float64 by {twin_apart:.0e}. Nobody could tell by its
-  losses which program made a run.
-- **Weights move freely.** {round_trip}
-- **Speed is a matter of the machine.** The last table has CPU and wall time of
-  both; a ratio above 1 says that the twin took longer. {gpu_note} The first
-  call of ours compiles, once per program; a compilation cache keeps it.
+{join(conclusions)}
 
 The twin (`benchmarks/torch_twin.py`) is our own rewrite of the model in
 PyTorch. That it computes what the released code computes is shown by
@@ -541,14 +573,14 @@ tests/official_parity_test.py shows the same of ours, without torch.
 
 ## Outputs, losses, gradients
 
-Width {SIZES['width']}, depth {SIZES['depth']}, {SIZES['num_heads']} heads, {
-    SIZES['image_size']
-  } px in patches of {SIZES['patch_size']}, T = {SIZES['num_frames']}, {
-    NUM_CLIPS
-  }
-clips of noise, every tensor random; float32, highest matmul precision, dropout
-off. "Relative" is to the layer's largest value; a group's gradient is all its
-tensors as one vector.
+Tiny is width {SIZES['width']}, depth {SIZES['depth']}, {
+    SIZES['num_heads']
+  } heads, {SIZES['image_size']} px in patches of {SIZES['patch_size']}, T = {
+    SIZES['num_frames']
+  }, {NUM_CLIPS}
+clips of noise; base is ViT-B/16 at 224 px, one clip. Every tensor is random;
+float32, highest matmul precision, dropout off. "Relative" is to the layer's
+largest value; a group's gradient is all its tensors as one vector.
 {sections}
 ## Drift over {args.steps} steps
 
