@@ -145,7 +145,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   train.mesh_fsdp = 1  # devices that share one copy of parameters
 
   evaluation = config.eval = config_dict.ConfigDict()
-  evaluation.datasets = ('celebdf_v2:test',)  # NAME:SPLIT, uniform frames
+  # NAME:SPLIT, or NAME:SPLIT:MARGIN where one margin does not suit all.
+  evaluation.datasets = ('celebdf_v2:test',)
   evaluation.margin = 15  # px of 256: 0 DFW, 5 DFDCP, 13 DFD, 15 others
   evaluation.batch_size = 32  # clips
   evaluation.threshold = 0.5  # of the sigmoid, for accuracy
