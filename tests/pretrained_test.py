@@ -393,6 +393,23 @@ def test_a_position_embedding_of_another_grid_is_resized(params, grid):
   np.testing.assert_allclose(resized, 0.25, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('old', 'expected'),
+  [
+    (4, [-0.065789, 0.529412, 0.937500, 0.131944, -0.058824, 0.0]),
+    (6, [0.393204, 0.372129, -0.041348, 0.0]),
+  ],
+)
+def test_resizing_is_bicubic_with_antialiasing(old, expected):
+  # A bright second row, as torch 2.13 resizes it.
+  embed = np.zeros((1, 1 + old**2, 1), np.float32)
+  embed[0, 1 + old : 1 + 2 * old] = 1
+  new = len(expected)
+  square = pretrained.resize_position_embed(embed, new)[0, 1:, 0]
+  expected = np.repeat(np.array(expected)[:, None], new, axis=1)
+  np.testing.assert_allclose(square.reshape(new, new), expected, atol=2e-6)
+
+
 @pytest.mark.parametrize(('old', 'new'), [(14, 16), (16, 14), (4, 7), (7, 4)])
 def test_resizing_agrees_with_torch(old, new):
   torch = pytest.importorskip('torch', reason='torch is not installed')
