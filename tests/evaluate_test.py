@@ -22,7 +22,7 @@ from data_pipeline import records as records_lib
 from stormer_jax import detector as detector_lib
 from stormer_jax import evaluate, metrics, report, steps
 
-NUM_FRAMES = {'long': 11, 'short': 2, 'other': 4, 'faked': 9, 'swapped': 8}
+NUM_FRAMES = {'longer': 11, 'short': 2, 'other': 4, 'faked': 9, 'swapped': 8}
 
 
 def _landmarks(num_frames):
@@ -188,7 +188,7 @@ def test_a_video_that_prepare_skipped_is_listed_with_its_reason(
     'a.mp4,test,fake,uniform,skipped,no_face,0,face in 0 of 32 frames\n'
     'a.mp4,test,fake,consecutive,skipped,no_face,0,face in 0 of 32 frames\n'
     'b.mp4,train,real,uniform,skipped,unreadable,0,b.mp4 is not a video\n'
-    'long,test,real,uniform,kept,,11,face in 11 of 32 frames\n'
+    'longer,test,real,uniform,kept,,11,face in 11 of 32 frames\n'
   )
   skipped = evaluate.skipped_videos(tmp_path, 'faces', 'uniform', 'test')
   (row,) = skipped
@@ -220,7 +220,7 @@ def test_fakes_of_each_method_are_also_measured_apart(detector, data_root):
   scores = _score(detector, data_root)
   assert list(scores.auc_by_method) == ['other swap', 'swap']
   rows = {row.video_id: row for row in scores.rows}
-  real = [rows['long'].score, rows['other'].score]
+  real = [rows['longer'].score, rows['other'].score]
   wins = np.mean([rows['faked'].score > score for score in real])
   assert scores.auc_by_method['swap'].value == wins
 
@@ -322,7 +322,7 @@ def test_pseudo_fakes_stand_beside_the_real_video_they_are_made_of(
   names = [(row.video_id, row.label, row.method) for row in scores.rows]
   assert names == [
     (name, label, method)
-    for name in ('long', 'short', 'other')
+    for name in ('longer', 'short', 'other')
     for label, method in ((0, ''), (1, 'pseudo_fake'))
   ]
   assert [row.reason == '' for row in scores.rows] == [True] * 2 + [
@@ -343,6 +343,7 @@ def test_pseudo_fakes_stand_beside_the_real_video_they_are_made_of(
   )
   logits = evaluate.make_scorer(detector)(pairs['clip']).logits
   label = np.asarray(pairs['label'])
+  assert label.tolist() == [1, 0, 0, 1]  # both orders
   for kind in (0, 1):
     np.testing.assert_allclose(
       scores.rows[kind].clip_logits, logits[label == kind], atol=2e-5
@@ -373,7 +374,7 @@ def test_damaged_weights_are_an_error_and_not_a_score(detector, data_root):
   head = params['class_head']
   params['class_head'] = {**head, 'bias': head['bias'] * np.nan}
   broken = dataclasses.replace(detector, params=params)
-  with pytest.raises(ValueError, match='video long: the weights are damaged'):
+  with pytest.raises(ValueError, match='video longer: the weights are damaged'):
     _score(broken, data_root)
 
 
