@@ -253,13 +253,13 @@ def _all_inside(mask, rows, columns, longest, *, gather):
 def _all_in_range(mask, first, last, longest, *, axis):
   """Logical and over first..last of an axis, from runs of 2^k pixels."""
   size = mask.shape[axis]
-  runs = [mask]
+  runs = [warp.settle(mask)]
   while 2 ** len(runs) <= min(longest, size):
     step = 2 ** (len(runs) - 1)
     # Runs that leave the image are never looked up.
     later = jnp.roll(runs[-1], -step, axis=axis)
     runs.append(runs[-1] & later)
-  table = jnp.concatenate(runs, axis=axis)
+  table = warp.settle(jnp.concatenate(runs, axis=axis))
   exponent = sum(
     (last - first + 1 >= 2**k).astype(jnp.int32) for k in range(1, len(runs))
   )
