@@ -22,7 +22,6 @@ import optax
 from stormer_jax import losses, model, optimizer
 
 Tree = Any  # nested dict of arrays
-HEADS = ('class_head', 'soft_label_head', 'map_head')
 
 
 @flax.struct.dataclass
@@ -159,17 +158,7 @@ def make_train_step(
     # Frozen at first: no gradient, so neither SAM's norm nor the weight decay
     # sees the backbone (METHOD 8.2, D22). Traced, so one program serves all
     # epochs.
-    trainable = {
-      name: jax.tree.map(
-        lambda leaf, head=name in HEADS: (
-          jnp.ones((), leaf.dtype)
-          if head
-          else (state.step >= freeze_steps).astype(leaf.dtype)
-        ),
-        tree,
-      )
-      for name, tree in state.params.items()
-    }
+    trainable = optimizer.trainable_mask(state.params, state.step, freeze_steps)
     grads, stats, _, terms = optimizer.sam_gradients(
       loss_fn,
       state.params,

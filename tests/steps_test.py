@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from stormer_jax import losses, sharding, steps
+from stormer_jax import losses, optimizer, sharding, steps
 
 STEPS_PER_EPOCH = 3
 
@@ -107,9 +107,9 @@ def test_the_backbone_rests_until_its_epoch(history):
       )
       for name, tree in states[before].params.items()
     }
-    heads = jax.tree.leaves({n: moved[n] for n in steps.HEADS})
+    heads = jax.tree.leaves({n: moved[n] for n in optimizer.HEADS})
     backbone = jax.tree.leaves(
-      {n: tree for n, tree in moved.items() if n not in steps.HEADS}
+      {n: tree for n, tree in moved.items() if n not in optimizer.HEADS}
     )
     assert all(heads)
     assert any(backbone) == (before > 0)
