@@ -73,14 +73,24 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
 
 
 def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
-  """Reads config.json of a run."""
+  """Reads config.json of a run.
+
+  Raises:
+    FileNotFoundError: If there is no run.
+    ValueError: If the file is damaged.
+  """
   path = pathlib.Path(workdir) / 'config.json'
   if not path.exists():
     raise FileNotFoundError(
       f'{path}: no run here; train one first (--mode=train --workdir={workdir})'
       ' or convert released weights (--mode=convert)'
     )
-  values = json.loads(path.read_text())
+  try:
+    values = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path}: damaged ({error})') from error
+  if not isinstance(values, dict) or 'model' not in values:
+    raise ValueError(f'{path}: not the configuration of a run')
   return config_dict.ConfigDict(_with_tuples(values)).lock()
 
 
