@@ -43,7 +43,11 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python', 'onnxruntime')
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-  """How to score; the fields of `config.eval`."""
+  """How to score; the fields of `config.eval`.
+
+  Raises:
+    ValueError: If a field is out of range.
+  """
 
   datasets: tuple[str, ...]
   margin: int
@@ -60,6 +64,11 @@ class EvalConfig:
         raise ValueError(
           f'eval.{name} is {getattr(self, name)}; at least {low}'
         )
+    if 2 * self.margin > records_lib.CROP_SIZE - 2:
+      raise ValueError(
+        f'eval.margin is {self.margin} px on every side, which leaves nothing '
+        f'of the {records_lib.CROP_SIZE} px crop'
+      )
     if not self.datasets:
       raise ValueError('eval.datasets is empty; name NAME:SPLIT to score')
 
@@ -107,7 +116,10 @@ def evaluate(
       'report'
     )
   rule = 'consecutive' if options.pseudo_fakes else 'uniform'
-  # All are opened before the first is scored: a typo costs no hours.
+  # All are looked at before the first is scored: a typo costs no hours.
+  variants = [
+    dataclasses.replace(options, margin=margin) for *_, margin in names
+  ]
   splits = [
     records_lib.open_records(data_root, dataset, rule, split)
     for dataset, split, _ in names
@@ -117,13 +129,15 @@ def evaluate(
   )
   out = pathlib.Path(workdir) / 'eval' if out is None else pathlib.Path(out)
   results = []
-  for (dataset, split, margin), records in zip(names, splits, strict=True):
+  for (dataset, split, _), variant, records in zip(
+    names, variants, splits, strict=True
+  ):
     suffix = '-pseudo_fakes' if options.pseudo_fakes else ''
     folder = out / f'{dataset}-{split}{suffix}'
     scores = score_dataset(
       detector,
       records,
-      dataclasses.replace(options, margin=margin),
+      variant,
       dataset=dataset,
       split=split,
       synthesis=blending.SynthesisConfig(**config.synthesis),

@@ -427,3 +427,13 @@ def test_settings_out_of_range_are_named(tiny_config):
     _options(tiny_config, batch_size=0)
   with pytest.raises(ValueError, match=r'eval\.datasets is empty'):
     _options(tiny_config, datasets=())
+  with pytest.raises(ValueError, match=r'eval\.margin is 128 px .* nothing'):
+    _options(tiny_config, margin=128)
+
+
+def test_a_margin_that_leaves_nothing_is_named_before_any_scoring(
+  tiny_config, tmp_path
+):
+  tiny_config.eval.datasets = ('faces:test', 'nowhere:test:200')
+  with pytest.raises(ValueError, match=r'eval\.margin is 200'):
+    evaluate.evaluate(tiny_config, tmp_path, tmp_path)
