@@ -79,9 +79,11 @@ def make_optimizer(
     direction = optax.chain(adam, decay)
   else:
     direction = optax.chain(decay, adam)
-  table = jnp.asarray(lr_table, jnp.float32)
 
   def schedule(step: Int[Array, '']) -> Float[Array, '']:
+    # Put on the device here: a program that closes over a device array reads
+    # it back when it is compiled, which `jax.transfer_guard` refuses.
+    table = jnp.asarray(lr_table, jnp.float32)
     return table[jnp.minimum(step // steps_per_epoch, len(lr_table) - 1)]
 
   if freeze_epochs:
