@@ -284,6 +284,13 @@ def _find_state_dict(content: Any) -> dict[str, np.ndarray]:
   """Returns the mapping of names to tensors, at the top or below a key."""
   place = 'at the top'
   while isinstance(content, Mapping):
+    # First, because a tensor beside the weights may be a score or a count.
+    key = next(
+      (k for k in _WEIGHT_KEYS if isinstance(content.get(k), Mapping)), None
+    )
+    if key is not None:
+      content, place = content[key], f'under {key!r}'
+      continue
     tensors = {
       str(name): value.values
       for name, value in content.items()

@@ -67,6 +67,13 @@ def test_weights_are_found_below_the_usual_keys(tmp_path, keys):
   assert_same(torch_file.read_torch_file(path), weights())
 
 
+def test_a_tensor_beside_the_weights_is_not_taken_for_them(tmp_path):
+  (accuracy, *_) = weights().values()
+  content = {'best': accuracy, 'state_dict': weights()}
+  path = handmade_pth.write(tmp_path / 'a.pth', content)
+  assert_same(torch_file.read_torch_file(path), weights())
+
+
 def test_objects_beside_the_weights_are_passed_over(tmp_path):
   dtype = handmade_pth.call('numpy', 'dtype', 'f8', False, True)
   scalar = handmade_pth.call('numpy._core.multiarray', 'scalar', dtype, 'x')
