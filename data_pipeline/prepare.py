@@ -355,6 +355,7 @@ class Staging:
       partial.replace(path)
 
   def record_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
+    """Where the record of a kept video lies until the dataset is written."""
     return self.folder / f'{self._key(video, rule)}.npz'
 
   def _outcome_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
@@ -694,7 +695,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   except OSError as error:
     if error.errno != errno.ENOSPC:
-      raise
+      print(f'error: {error}', file=sys.stderr)
+      return 2
     free = shutil.disk_usage(out).free / 2**20
     print(
       f'error: no space left below {out} ({free:.0f} MB free); finished videos '

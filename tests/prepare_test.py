@@ -260,3 +260,13 @@ def test_a_full_disk_is_one_line_and_a_failure(tmp_path, capsys, monkeypatch):
   line = _complain(capsys, '--root', str(tmp_path), '--out', str(tmp_path))
   assert 'no space left' in line
   assert 'finished videos are kept' in line
+
+
+def test_a_place_that_cannot_be_written_is_one_line_and_a_failure(
+  tmp_path, capsys
+):
+  (tmp_path / 'a.mp4').write_bytes(b'')
+  out = tmp_path / 'file'
+  out.write_text('in the way')
+  line = _complain(capsys, '--root', str(tmp_path), '--out', str(out))
+  assert 'Not a directory' in line and str(out) in line
