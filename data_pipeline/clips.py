@@ -26,9 +26,11 @@ class ClipIterator(Protocol):
 
   def __next__(self) -> dict[str, np.ndarray]: ...
 
-  def get_state(self) -> dict[str, int]: ...
+  def get_state(self) -> dict[str, int]:
+    """The place of the next batch."""
 
-  def set_state(self, state: dict[str, int]) -> None: ...
+  def set_state(self, state: dict[str, int]) -> None:
+    """Goes to a place that `get_state` returned."""
 
 
 @dataclasses.dataclass(frozen=True)

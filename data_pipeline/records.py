@@ -95,6 +95,7 @@ class VideoRecord:
 
   @property
   def info(self) -> VideoInfo:
+    """What is known of it without its frames."""
     return VideoInfo(
       video_id=self.video_id,
       label=self.label,

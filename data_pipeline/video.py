@@ -44,6 +44,7 @@ class VideoStream:
 
   @property
   def truncated(self) -> bool:
+    """Whether the file ends well before its header says."""
     # Choice: some containers estimate the number from duration and rate.
     return self.num_frames < 0.98 * self.declared_frames - 2
 
