@@ -15,7 +15,7 @@ VIDEOS := .demo/packages/.installed
 .PHONY: demo test test-slow lint clean
 
 demo: $(STAMP) $(VIDEOS)
-	$(BIN)/python -m stormer_jax.demo $(if $(DATA),--data=$(DATA))
+	$(BIN)/python -m stormer_jax.demo $(if $(DATA),--data='$(DATA)')
 
 test: $(STAMP) $(VIDEOS)
 	$(BIN)/python -m pytest

@@ -21,7 +21,7 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config = config_dict.ConfigDict()
   config.seed = 317  # one seed for data order, blending, init and dropout
   # Start from these when the workdir is empty (first non-empty one wins).
-  config.init_from = ''  # our checkpoint folder, or an official .pth
+  config.init_from = ''  # workdir of a run, or a file of official weights
   config.pretrained_vit = ''  # MAE or timm image ViT: .pth .npz .safetensors
 
   data = config.data = config_dict.ConfigDict()

@@ -1,7 +1,7 @@
 """Seconds on a CPU: the configuration of the tests, worthless as a detector.
 
   python -m stormer_jax.main --mode=train --config=configs/tiny.py \
-    --data_root=DATA --workdir=/tmp/run
+    --data_root=DATA --workdir=RUN
 """
 
 from ml_collections import config_dict
