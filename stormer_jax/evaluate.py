@@ -24,7 +24,6 @@ import time
 from typing import Any, NamedTuple
 
 from absl import logging
-from flax import nnx
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -329,7 +328,6 @@ def make_scorer(
   # D4: the released code takes the token of the batch's first clip. So that a
   # score never depends on its batch mates, each clip is the first of its own.
   alone = detector.config.model.temporal_token == 'first_clip'
-  forward = _forward_alone if alone else _forward
 
   def score(clip) -> HostOutputs:
     num_clips = len(clip)
@@ -337,8 +335,10 @@ def make_scorer(
     if padding:
       clip = np.pad(np.asarray(clip), [(0, padding)] + 4 * [(0, 0)])
     clip = jax.device_put(clip, by_clip)
-    outputs = jax.device_get(forward(detector.graphdef, weights, clip))
-    return HostOutputs(*(output[:num_clips] for output in outputs))
+    outputs = jax.device_get(
+      _score_clips(detector.graphdef, *weights, clip, alone=alone)
+    )
+    return HostOutputs(**{name: x[:num_clips] for name, x in outputs.items()})
 
   def score_both(clip) -> HostOutputs:
     plain, mirrored = score(clip), score(clip[:, :, :, ::-1])
@@ -355,24 +355,7 @@ def make_scorer(
 
 # Jitted here and not in `make_scorer`, so that the next data set finds the
 # compiled program.
-@functools.partial(jax.jit, static_argnames='graphdef')
-def _forward(
-  graphdef: nnx.GraphDef, weights: Any, clip: Float[Array, 'b t h w 3']
-) -> tuple[Array, Array, Array]:
-  model = steps.merge(graphdef, *weights)
-  model.eval()
-  outputs = model(clip)
-  return outputs.logits, outputs.soft_label_logits, outputs.vulnerability_map
-
-
-@functools.partial(jax.jit, static_argnames='graphdef')
-def _forward_alone(
-  graphdef: nnx.GraphDef, weights: Any, clip: Float[Array, 'b t h w 3']
-) -> tuple[Array, Array, Array]:
-  one = functools.partial(_forward, graphdef, weights)
-  outputs = jax.vmap(lambda frames: one(frames[None]))(clip)
-  logits, soft_label_logits, vulnerability_map = (x[:, 0] for x in outputs)
-  return logits, soft_label_logits, vulnerability_map
+_score_clips = jax.jit(steps.score_clips, static_argnames=('graphdef', 'alone'))
 
 
 def provenance(detector: detector_lib.Detector) -> dict[str, Any]:
