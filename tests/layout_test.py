@@ -21,10 +21,13 @@ LEAVES = {
   'metrics': set(),
   'metric_writer': set(),
   'checkpoint': set(),
-  'tensor_file': {'torch_file'},
+  'report': {'metrics'},
+  'pretrained': {'tensor_file', 'torch_file', 'weight_names'},
+  'weight_names': set(),
+  'tensor_file': set(),
   'torch_file': set(),
 }
-JOINING = {'main', 'train', 'evaluate', 'predict', 'report', 'demo'}
+JOINING = {'main', 'train', 'evaluate', 'predict', 'demo'}
 
 
 def imports(module: pathlib.Path) -> set[str]:
