@@ -150,10 +150,12 @@ def _choose(
   which: str | int,
   workdir: pathlib.Path,
 ) -> int:
-  step = {
-    'best': checkpointer.best_step,
-    'last': checkpointer.latest_step,
-  }.get(str(which), lambda: int(which))()
+  choices = {'best': checkpointer.best_step, 'last': checkpointer.latest_step}
+  if str(which) not in choices and not str(which).isdecimal():
+    raise ValueError(
+      f"eval.checkpoint is {which!r}; it is 'best', 'last' or a step"
+    )
+  step = choices.get(str(which), lambda: int(which))()
   if step is None or step not in checkpointer.all_steps():
     raise FileNotFoundError(
       f'{workdir}/checkpoints: no checkpoint {which}; there are'

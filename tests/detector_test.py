@@ -43,3 +43,5 @@ def test_a_run_without_a_checkpoint_says_so(workdir):
   (workdir / 'checkpoints').mkdir()
   with pytest.raises(FileNotFoundError, match='no checkpoint 3; there are'):
     detector.load_detector(workdir, 3)
+  with pytest.raises(ValueError, match="'best', 'last' or a step"):
+    detector.load_detector(workdir, 'newest')
