@@ -5,6 +5,7 @@ run was trained with, and the weights of one of its checkpoints.
 """
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -56,16 +57,13 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   config = load_config(workdir)
   graphdef, init = steps.make_model(config)
   params, stats = jax.eval_shape(init)
-  checkpointer = checkpoint.Checkpointer(workdir / 'checkpoints')
-  step = _choose(checkpointer, which, workdir)
-  # Averaged weights where a run kept them.
-  name = 'ema' if checkpointer.has_part(step, 'ema') else 'params'
-  weights = checkpointer.restore_weights(step, {name: params, 'stats': stats})
-  checkpointer.close()
+  step, weights = _read_checkpoint(
+    workdir, which, {'params': params, 'stats': stats}
+  )
   return Detector(
     config=config,
     graphdef=graphdef,
-    params=weights[name],
+    params=weights['params'],
     stats=weights['stats'],
     step=step,
     source=str(workdir / 'checkpoints' / str(step)),
@@ -99,6 +97,8 @@ def read_weights(
 ) -> dict[str, Tree]:
   """Reads the best weights of a run, or official ones, for a model.
 
+  The parameters are the averaged ones where the run kept an average.
+
   Args:
     workdir: As in `load_detector`; or a file of official weights (.pth, .npz,
       .safetensors).
@@ -110,11 +110,22 @@ def read_weights(
   """
   if pathlib.Path(workdir).is_file():
     return _read_official(pathlib.Path(workdir), abstract)
-  checkpointer = checkpoint.Checkpointer(pathlib.Path(workdir) / 'checkpoints')
-  step = _choose(checkpointer, 'best', pathlib.Path(workdir))
-  weights = checkpointer.restore_weights(step, abstract)
-  checkpointer.close()
-  return weights
+  return _read_checkpoint(pathlib.Path(workdir), 'best', abstract)[1]
+
+
+def _read_checkpoint(
+  workdir: pathlib.Path, which: str | int, abstract: Mapping[str, Tree]
+) -> tuple[int, dict[str, Tree]]:
+  """Returns a checkpoint's step, and its parameters and statistics."""
+  checkpointer = checkpoint.Checkpointer(workdir / 'checkpoints')
+  with contextlib.closing(checkpointer):
+    step = _choose(checkpointer, which, workdir)
+    # Averaged parameters where a run kept them: its figures are theirs.
+    name = 'ema' if checkpointer.has_part(step, 'ema') else 'params'
+    weights = checkpointer.restore_weights(
+      step, {name: abstract['params'], 'stats': abstract['stats']}
+    )
+  return step, {'params': weights[name], 'stats': weights['stats']}
 
 
 def _read_official(

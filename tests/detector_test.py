@@ -1,8 +1,12 @@
 """What a detector is read from, and what is said when it is not there."""
 
+import contextlib
+
+import jax
+import numpy as np
 import pytest
 
-from stormer_jax import detector
+from stormer_jax import checkpoint, detector, steps
 
 
 @pytest.fixture
@@ -45,3 +49,25 @@ def test_a_run_without_a_checkpoint_says_so(workdir):
     detector.load_detector(workdir, 3)
   with pytest.raises(ValueError, match="'best', 'last' or a step"):
     detector.load_detector(workdir, 'newest')
+
+
+def test_averaged_weights_are_read_where_a_run_kept_them(workdir, tiny_config):
+  _, init = steps.make_model(tiny_config)
+  abstract = dict(zip(('params', 'stats'), jax.eval_shape(init), strict=True))
+
+  def filled(tree, value):
+    return jax.tree.map(lambda x: np.full(x.shape, value, x.dtype), tree)
+
+  checkpointer = checkpoint.Checkpointer(
+    workdir / 'checkpoints', save_steps=lambda step: True
+  )
+  with contextlib.closing(checkpointer):
+    for step, average in ((1, {}), (2, {'ema': filled(abstract['params'], 2)})):
+      state = filled(abstract, 1) | average
+      checkpointer.save(step, state, {'place': step}, selection=float(step))
+  for step in (1, 2):
+    read = detector.load_detector(workdir, step)
+    assert read.params['class_token'].max() == step
+    assert read.stats['map_head']['norm1']['mean'].max() == 1
+  weights = detector.read_weights(workdir, abstract)
+  assert weights['params']['class_token'].max() == 2
