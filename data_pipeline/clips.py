@@ -117,9 +117,15 @@ def train_dataset(
     share of each global batch.
 
   Raises:
-    ValueError: If no video has `num_frames` frames, a video is not real, or
-      the batch does not divide over the processes.
+    ValueError: If no video has `num_frames` frames, a video is not real, the
+      batch does not divide over the processes, or a number is out of range.
   """
+  for name, value, least in (
+    ('batch_size', batch_size, 1),
+    ('max_offset', max_offset, -1),
+  ):
+    if value < least:
+      raise ValueError(f'data.{name} is {value}; at least {least}')
   windows = list_windows(records, num_frames, max_offset)
   if not windows:
     raise ValueError(

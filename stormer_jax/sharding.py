@@ -29,8 +29,8 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
   """
   num_devices = jax.device_count()
   if data == -1:
-    data = num_devices // fsdp
-  if data * fsdp != num_devices:
+    data = num_devices // max(fsdp, 1)
+  if data < 1 or data * fsdp != num_devices:
     raise ValueError(
       f'mesh of data={data} x fsdp={fsdp} needs {data * fsdp} devices and'
       f' there are {num_devices}; set train.mesh_data=-1 and a'

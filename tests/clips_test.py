@@ -112,6 +112,12 @@ def test_fakes_are_refused_for_training(data_root):
     clips.train_dataset(test, **OPTIONS)
 
 
+@pytest.mark.parametrize('name, value', [('batch_size', 0), ('max_offset', -2)])
+def test_numbers_out_of_range_are_named(train_records, name, value):
+  with pytest.raises(ValueError, match=f'data.{name} is {value}; at least'):
+    clips.train_dataset(train_records, **{**OPTIONS, name: value})
+
+
 def test_videos_shorter_than_a_clip_are_refused(train_records):
   with pytest.raises(ValueError, match='no video has 64 frames'):
     clips.train_dataset(train_records, **OPTIONS | {'num_frames': 64})

@@ -17,6 +17,12 @@ def test_a_mesh_of_too_few_devices_is_refused_with_the_fix():
     sharding.make_mesh(data=3, fsdp=2)
 
 
+@pytest.mark.parametrize(('data', 'fsdp'), [(-1, 0), (0, 8), (-2, -4)])
+def test_a_mesh_without_devices_is_refused(data, fsdp):
+  with pytest.raises(ValueError, match='there are 8; set train'):
+    sharding.make_mesh(data, fsdp)
+
+
 def test_large_leaves_are_split_on_their_largest_divisible_axis():
   mesh = sharding.make_mesh(fsdp=2)
   shapes = {'a': (12, 128, 512), 'b': (255, 128), 'c': (255, 127), 'd': (64,)}
