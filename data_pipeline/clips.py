@@ -184,6 +184,7 @@ def eval_dataset(
   *,
   num_frames: int,
   batch_size: int,
+  real_only: bool = False,
   num_threads: int = 8,
   prefetch: int = 8,
   process_index: int = 0,
@@ -199,6 +200,7 @@ def eval_dataset(
     records: Videos of either rule.
     num_frames: T.
     batch_size: Clips a batch over all processes.
+    real_only: Leave out videos labelled fake, of which no pair can be made.
     num_threads: Reader threads.
     prefetch: Batches read ahead.
     process_index: This process.
@@ -215,7 +217,11 @@ def eval_dataset(
       f'eval.batch_size is {batch_size}; it must be a multiple of the'
       f' {process_count} processes'
     )
-  windows = list_windows(records, num_frames)
+  windows = [
+    window
+    for window in list_windows(records, num_frames)
+    if not (real_only and records.videos[window.video].label)
+  ]
   padded = windows + windows[:1] * (-len(windows) % batch_size)
 
   def read(place: int, window: Window) -> dict[str, np.ndarray]:

@@ -226,7 +226,10 @@ def score_dataset(
     'process_count': jax.process_count(),
   }
   num_windows = [
-    video.num_frames // model.num_frames for video in records.videos
+    0
+    if options.pseudo_fakes and video.label
+    else video.num_frames // model.num_frames
+    for video in records.videos
   ]
   if options.pseudo_fakes:
     score_batch = _pair_scorer(detector, options, synthesis)
@@ -239,6 +242,7 @@ def score_dataset(
       records,
       num_frames=model.num_frames,
       batch_size=batch_size,
+      real_only=options.pseudo_fakes,
       num_threads=num_threads,
       process_index=jax.process_index(),
       process_count=jax.process_count(),

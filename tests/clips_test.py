@@ -136,6 +136,18 @@ def test_evaluation_sees_every_clip_once(data_root):
   assert seen == expected
 
 
+def test_evaluation_of_pairs_leaves_out_fakes(data_root):
+  test = records.open_records(data_root, 'demo', 'uniform', 'test')
+  labels = {
+    test.videos[video].label
+    for batch in clips.eval_dataset(
+      test, num_frames=4, batch_size=2, real_only=True
+    )
+    for video in batch['video']
+  }
+  assert labels == {0}
+
+
 def test_evaluation_seeds_are_of_the_video_and_not_of_its_place(data_root):
   val = records.open_records(data_root, 'demo', 'uniform', 'val')
   test = records.open_records(data_root, 'demo', 'uniform', 'test')
