@@ -110,15 +110,18 @@ class Checkpointer:
     """
     if self._manager.latest_step() == step:
       return False
-    return self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state),
-        data=ocp.args.JsonSave(dict(data_state)),
-      ),
-      metrics={'selection': selection, 'step': step},
-      force=self._terminated,
-    )
+    # Orbax copies to the host by np.asarray, which the training loop's
+    # transfer guard refuses on accelerators.
+    with jax.transfer_guard('allow'):
+      return self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeSave(state),
+          data=ocp.args.JsonSave(dict(data_state)),
+        ),
+        metrics={'selection': selection, 'step': step},
+        force=self._terminated,
+      )
 
   def restore(
     self, step: int, abstract_state: Tree, shardings: Tree
