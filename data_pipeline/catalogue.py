@@ -97,7 +97,8 @@ def assign_splits(
 
   All videos of a person go to the same side. The side depends on a hash of
   the person (of the video, where unknown), so that it stays when videos are
-  added. With two or more people each side gets at least one.
+  added. With two or more people each side gets at least one. A fake goes to
+  'val': training takes real videos alone.
 
   Args:
     videos: all with a split (returned as they are) or all without.
@@ -109,7 +110,7 @@ def assign_splits(
   if all(video.split for video in videos):
     return videos
   people = sorted(
-    {video.identity or video.path for video in videos}, key=_unit_hash
+    {v.identity or v.path for v in videos if not v.label}, key=_unit_hash
   )
   in_val = {person for person in people if _unit_hash(person) < val_fraction}
   if len(people) > 1:
@@ -117,7 +118,9 @@ def assign_splits(
   return tuple(
     dataclasses.replace(
       video,
-      split='val' if (video.identity or video.path) in in_val else 'train',
+      split='val'
+      if video.label or (video.identity or video.path) in in_val
+      else 'train',
     )
     for video in videos
   )

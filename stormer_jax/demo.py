@@ -8,6 +8,7 @@ step continues where an interrupted one stopped.
 """
 
 import argparse
+import hashlib
 import os
 import pathlib
 import shlex
@@ -32,10 +33,13 @@ def main() -> None:
   parser.add_argument('--out', type=pathlib.Path, default=_ROOT / '.demo')
   args = parser.parse_args()
 
-  out = args.out
-  if args.data:
-    videos = ['--root', str(args.data)]
-    out = out / f'data-{args.data.resolve().name}'
+  out = args.out.resolve()
+  data = args.data and args.data.resolve()
+  if data:
+    videos = ['--root', str(data)]
+    # Two folders of one name are two runs.
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:6]
+    out = out / f'{data.name}-{digest}'
   else:
     folder = out / 'videos'
     _run(
@@ -57,7 +61,7 @@ def main() -> None:
     *common,
   )
   _run('stormer_jax.main', '--mode=evaluate', *common)
-  video = _one_video(records, args.data or out / 'videos')
+  video = _one_video(records, data or out / 'videos')
   prediction = run / 'prediction.json'
   _run(
     'stormer_jax.main',

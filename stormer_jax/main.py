@@ -13,6 +13,7 @@ line on stderr and exit status 2.
 """
 
 from collections.abc import Sequence
+import contextlib
 import logging as std_logging
 import pathlib
 import sys
@@ -45,12 +46,11 @@ def define_flags(argv: Sequence[str]) -> None:
     ' job (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set).',
   )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
-  workdir = _early_flag(argv, 'workdir')
-  if _early_flag(argv, 'config') or workdir is None:
-    config_flags.DEFINE_config_file('config', None, 'File in configs/.')
-  elif (pathlib.Path(workdir) / 'config.json').exists():
-    config = detector.load_config(pathlib.Path(workdir))
-    config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
+  mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')
+  if mode in ('evaluate', 'predict') and not _early_flag(argv, 'config'):
+    if workdir:
+      config = detector.load_config(pathlib.Path(workdir))
+      config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
   else:
     config_flags.DEFINE_config_file('config', None, 'File in configs/.')
 
@@ -70,10 +70,10 @@ def main(argv: Sequence[str]) -> None:
       args.config, pathlib.Path(args.workdir), pathlib.Path(args.data_root)
     )
   elif args.mode == 'evaluate':
-    _require('workdir', 'config', 'data_root')
+    _require('workdir', 'data_root')
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
   elif args.mode == 'predict':
-    _require('workdir', 'config', 'video')
+    _require('workdir', 'video')
     prediction = predict.predict(
       args.config, args.workdir, args.video, args.out
     )
@@ -90,9 +90,6 @@ def main(argv: Sequence[str]) -> None:
 
 def _require(*names: str) -> None:
   missing = [name for name in names if getattr(flags.FLAGS, name) is None]
-  if missing == ['config']:
-    # evaluate and predict have taken it from the run, if there is one.
-    detector.load_config(pathlib.Path(flags.FLAGS.workdir))
   if missing:
     raise ValueError(
       f'--mode={flags.FLAGS.mode} needs '
@@ -114,7 +111,8 @@ def run() -> None:
   _log_ours()
   debug = '--debug' in sys.argv
   try:
-    define_flags(sys.argv)
+    with _one_line_for_flags():
+      define_flags(sys.argv)
     app.run(main, flags_parser=_parse)
   except KeyboardInterrupt:
     sys.exit('interrupted; the same command continues')
@@ -142,8 +140,20 @@ def _log_ours() -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  try:
+  with _one_line_for_flags():
+    # Read before anything is looked up in it: what is wrong with the file
+    # itself would be said in terms of the field.
+    name = _early_flag(argv, 'config')
+    if name and not pathlib.Path(name.split(':')[0]).is_file():
+      raise ValueError(f'--config={name}: no such file; see configs/')
     return flags.FLAGS(argv)
+
+
+@contextlib.contextmanager
+def _one_line_for_flags():
+  """Turns what the flag libraries raise into one readable ValueError."""
+  try:
+    yield
   except (AttributeError, KeyError, TypeError) as error:
     text = str(error.args[0]).replace('\\n', ' ').replace("\\'", '')
     raise ValueError(

@@ -132,8 +132,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, dict]]:
   """Returns `train_step(state, batch) -> (state, terms)`, to be jitted.
 
-  `terms` are those of the first SAM pass at this step; `terms['mean']` is
-  their mean since the last logged step.
+  `terms` are those of the first SAM pass at this step, with the norm of the
+  gradient that the step follows; `terms['mean']` is the mean of the loss terms
+  since the last logged step.
   """
   seed = config.seed
   weights = dict(config.loss)
@@ -188,7 +189,8 @@ def make_train_step(
       ema=ema,
       term_sums=term_sums,
     )
-    return state, {**terms, 'mean': means}
+    gradient_norm = optax.tree.norm(grads)
+    return state, {**terms, 'gradient_norm': gradient_norm, 'mean': means}
 
   return train_step
 

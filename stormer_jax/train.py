@@ -16,7 +16,6 @@ from typing import Any
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
 from ml_collections import config_dict
 import numpy as np
 
@@ -49,6 +48,13 @@ _FREE_FIELDS = (
   'train.mesh_fsdp',
 )
 
+BEST_METRICS = (
+  'val/video_auc',
+  'val/clip_auc',
+  'val/video_accuracy',
+  'val/clip_accuracy',
+)
+
 
 def train_and_evaluate(
   config: config_dict.ConfigDict, workdir: pathlib.Path, data_root: pathlib.Path
@@ -68,7 +74,7 @@ def train_and_evaluate(
       another configuration or model.
     FloatingPointError: If a loss term is not finite; names step and term.
   """
-  claim_workdir(config, workdir)
+  _check(config)
   mesh = sharding.make_mesh(config.train.mesh_data, config.train.mesh_fsdp)
 
   # Data.
@@ -90,6 +96,11 @@ def train_and_evaluate(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  if not clips.list_windows(val_records, config.model.num_frames):
+    raise ValueError(
+      f'{config.data.val_dataset}:{config.data.val_split} has no video of'
+      f' {config.model.num_frames} frames (model.num_frames) to validate on'
+    )
   num_windows = len(
     clips.list_windows(
       train_records, config.model.num_frames, config.data.max_offset
@@ -113,6 +124,9 @@ def train_and_evaluate(
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
   validate = _Validation(config, val_records, graphdef, mesh)
+
+  # Only now: a run that could not start leaves no workdir behind.
+  claim_workdir(config, workdir)
 
   # Start: 1. this workdir's newest checkpoint; 2. config.init_from; 3. a
   # pretrained image ViT; 4. from scratch.
@@ -191,6 +205,22 @@ def train_and_evaluate(
   return figures
 
 
+def _check(config: config_dict.ConfigDict) -> None:
+  for name in (
+    'num_epochs',
+    'eval_every_epochs',
+    'checkpoint_every',
+    'log_every',
+  ):
+    if config.train[name] < 1:
+      raise ValueError(f'train.{name} is {config.train[name]}; at least 1')
+  if config.train.best_metric not in BEST_METRICS:
+    raise ValueError(
+      f'train.best_metric is {config.train.best_metric!r}; it is one of'
+      f' {BEST_METRICS}'
+    )
+
+
 def claim_workdir(
   config: config_dict.ConfigDict, workdir: pathlib.Path
 ) -> None:
@@ -217,6 +247,8 @@ def claim_workdir(
         ' choose another --workdir, or set these fields as they were'
       )
   elif jax.process_index() == 0:
+    if workdir.exists() and not workdir.is_dir():
+      raise ValueError(f'{workdir}: a file; --workdir is the folder of a run')
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps(ours, indent=2, sort_keys=True) + '\n')
@@ -278,6 +310,9 @@ class _Validation:
       steps.make_eval_step(config, graphdef),
       out_shardings=sharding.replicated(mesh),
     )
+    self._gather = jax.jit(
+      lambda place: place, out_shardings=sharding.replicated(mesh)
+    )
 
   def __call__(self, state: steps.TrainState) -> dict[str, float]:
     params = state.params if state.ema is None else state.ema
@@ -289,16 +324,16 @@ class _Validation:
       num_threads=self._config.data.num_threads,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
+      real_only=True,
     ):
-      place = {name: batch[name] for name in ('video', 'window', 'valid')}
-      images = {n: batch[n] for n in ('frames', 'landmarks', 'seed')}
-      device = sharding.put_batch(images, self._mesh)
+      batch = sharding.put_batch(batch, self._mesh)
       pairs = self._make_pairs(
-        device['frames'], device['landmarks'], device['seed']
+        batch['frames'], batch['landmarks'], batch['seed']
       )
       scored = jax.device_get(self._eval_step(params, state.stats, pairs))
-      if jax.process_count() > 1:
-        place = multihost_utils.process_allgather(place, tiled=True)
+      place = jax.device_get(
+        self._gather({name: batch[name] for name in ('video', 'valid')})
+      )
       # Pair i is rows 2i and 2i + 1.
       place = {name: np.repeat(x, 2) for name, x in place.items()}
       rows.append(place | scored | scored['terms'])
@@ -405,8 +440,10 @@ class _Progress:
     mean = terms.pop('mean')
     for name, value in terms.items():
       if not np.isfinite(value):
+        # The norm of the second SAM pass, if no term of the first one.
+        what = name.replace('_', ' ')
         raise FloatingPointError(
-          f'step {step}: the {name} term of the loss is {value}; the last'
+          f'step {step}: the {what} is {value}; the last'
           ' checkpoint is from before it. Lower optimizer.peak_lr, or look at'
           ' the data of this step'
         )

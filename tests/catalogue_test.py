@@ -1,5 +1,6 @@
 """Which videos a folder or a list holds, and which split they go to."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -137,3 +138,11 @@ def test_a_single_video_is_cut_in_time_with_a_gap():
   assert (train.start, train.end, train.split) == (0, 300, 'train')
   assert (val.start, val.end, val.split) == (310, 400, 'val')
   assert len({train.video_id, val.video_id, 'a.mp4'}) == 3
+
+
+def test_fakes_without_a_split_are_kept_from_training():
+  videos = [_video(name) for name in 'abcd']
+  fakes = [dataclasses.replace(_video(f'f{n}'), label=1) for n in 'abcd']
+  split = catalogue.assign_splits([*videos, *fakes], 0.3)
+  assert {v.split for v in split if v.label} == {'val'}
+  assert {v.split for v in split if not v.label} == {'train', 'val'}

@@ -67,10 +67,31 @@ def test_a_term_that_is_not_finite_stops_the_run_by_name(tiny_config):
   terms = {name: np.float32(1) for name in losses.TERMS}
   terms['spatial'] = np.float32(np.nan)
   progress.add(4, {**terms, 'mean': {}})
-  with pytest.raises(FloatingPointError, match='step 4: the spatial term'):
+  with pytest.raises(FloatingPointError, match='step 4: the spatial is nan'):
     progress.flush()
 
 
 class _NoWriter:
   def write(self, *args):
     pass
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [('log_every', 0), ('num_epochs', 0), ('best_metric', 'val/auc')],
+)
+def test_a_wrong_field_is_refused_before_anything_is_written(
+  tiny_config, tmp_path, name, value
+):
+  tiny_config.train[name] = value
+  workdir = tmp_path / 'run'
+  with pytest.raises(ValueError, match=f'train.{name} is'):
+    train.train_and_evaluate(tiny_config, workdir, tmp_path)
+  assert not workdir.exists()
+
+
+def test_missing_data_leave_the_workdir_free(tiny_config, tmp_path):
+  workdir = tmp_path / 'run'
+  with pytest.raises(ValueError, match='no prepared dataset'):
+    train.train_and_evaluate(tiny_config, workdir, tmp_path)
+  assert not workdir.exists()
