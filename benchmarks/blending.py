@@ -237,7 +237,7 @@ def _report_stages(config, batch, repeats):
   )
   reach = warp.elastic_reach(config.elastic_sigma, config.elastic_alpha)
   hull = masks.hull_mask(
-    points, params.hull_type, params.first_68, rows, columns
+    points, params.hull_type, params.first_68, rows, columns, gather=gather
   )
   boundary = jnp.zeros((_NUM_FRAMES, height, width))
 
@@ -264,7 +264,12 @@ def _report_stages(config, batch, repeats):
     'draws': (sample, jax.random.key(0)),
     'hull': (
       lambda points, params: masks.hull_mask(
-        points, params.hull_type, params.first_68, rows, columns
+        points,
+        params.hull_type,
+        params.first_68,
+        rows,
+        columns,
+        gather=gather,
       ),
       points,
       params,

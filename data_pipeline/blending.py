@@ -9,6 +9,7 @@ and photometrically augmented, with the boundary map of the blend.
 import dataclasses
 import functools
 
+import dm_pix
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -158,11 +159,18 @@ _JITTERED = (
 class Blend:
   """One blended clip; maps are (t, h, w) of the frame before the crop."""
 
-  real: Float[Array, '*b t 3 s s']  # levels
-  pseudo_fake: Float[Array, '*b t 3 s s']  # levels
+  clips: Float[Array, '*b 2 t 3 s s']  # levels; real, pseudo-fake
   hull: Bool[Array, '*b t h w']  # after affine and elastic deformation
   mask: Float[Array, '*b t h w']  # blending mask in [0, 1]
   boundary: Float[Array, '*b t h w']  # whole levels
+
+  @property
+  def real(self) -> Float[Array, '*b t 3 s s']:
+    return self.clips[..., 0, :, :, :, :]
+
+  @property
+  def pseudo_fake(self) -> Float[Array, '*b t 3 s s']:
+    return self.clips[..., 1, :, :, :, :]
 
 
 _NUM_DRAWS = 64
@@ -173,16 +181,17 @@ def sample_blend_params(
 ) -> BlendParams:
   """Draws the parameters of one clip (METHOD 2 and 3).
 
-  One call of the generator for all scalars and one for the elastic noise:
-  forty calls take ten seconds to compile.
+  One call of the generator makes all: forty calls take ten seconds to
+  compile.
 
   Args:
     key: a clip's random key.
     config: ranges.
     height: px of a frame, for the sizes and noise of the mask; width too.
   """
-  scalar_key, noise_key = jax.random.split(key)
-  draws = iter(jax.random.uniform(scalar_key, (_NUM_DRAWS,)))
+  draws = jax.random.uniform(key, (_NUM_DRAWS + 2 * height * width,))
+  noise = 2.0 * draws[_NUM_DRAWS:].reshape(2, height, width) - 1.0
+  draws = iter(draws[:_NUM_DRAWS])
 
   def chance(probability):
     return next(draws) < probability
@@ -219,7 +228,7 @@ def sample_blend_params(
     sharpen_lightness=real(config.sharpen_lightness),
     translate=jnp.stack([real(config.translate_x), real(config.translate_y)]),
     scale=jnp.stack([real(config.scale), real(config.scale)]),
-    noise=jax.random.uniform(noise_key, (2, height, width), minval=-1.0),
+    noise=noise,
     mask_size=jnp.stack([integer(bounds) for bounds in sides]),
     kernel_1=integer(config.blur_kernel, step=2),
     kernel_2=integer(config.blur_kernel, step=2),
@@ -300,20 +309,23 @@ def blend_clip(
     gather: resample by gathers (CPU) instead of matrices.
   """
   points = landmarks_lib.smooth(landmarks_lib.reorder_forehead(landmarks))
-  # Planar, as the last axis should fill vector lanes.
-  images = jnp.moveaxis(frames, -1, 1)
   blend = functools.partial(
     _blend_frames, config=config, image_size=image_size, gather=gather
   )
   if params.flip.ndim == 0:
-    return blend(params, images, points)
-  clip = jax.vmap(blend)(params, images[:, None], points[:, None])
-  return jax.tree.map(lambda leaf: leaf[:, 0], clip)
+    return blend(params, frames, points)
+  blends = jax.vmap(blend)(params, frames[:, None], points[:, None])
+  return Blend(
+    clips=jnp.moveaxis(blends.clips[:, :, 0], 0, 1),
+    hull=blends.hull[:, 0],
+    mask=blends.mask[:, 0],
+    boundary=blends.boundary[:, 0],
+  )
 
 
 def _blend_frames(
   params: BlendParams,
-  images: UInt8[Array, 't 3 h w'],
+  frames: UInt8[Array, 't h w 3'],
   points: Float[Array, 't 81 2'],
   *,
   config: SynthesisConfig,
@@ -321,10 +333,15 @@ def _blend_frames(
   gather: bool,
 ) -> Blend:
   """METHOD 2.5-2.17 with one set of draws."""
-  *_, height, width = images.shape
+  _, height, width, _ = frames.shape
   points = jnp.where(params.flip, landmarks_lib.mirror(points, width), points)
-  original = jnp.where(params.flip, images[..., ::-1], images)
-  original = original.astype(jnp.float32)
+  if gather:
+    params = warp.settle(params)
+  original = jnp.where(params.flip, dm_pix.flip_left_right(frames), frames)
+  # Planar, as the last axis should fill vector lanes.
+  original = jnp.moveaxis(original, -1, 1).astype(jnp.float32)
+  if gather:
+    original = warp.settle(original)
   changed = _augment(params, original, config, gather=gather)
   source = jnp.where(params.augment_source, changed, original)
   target = jnp.where(params.augment_source, original, changed)
@@ -340,7 +357,7 @@ def _blend_frames(
       gather=gather,
     )
   )
-  hull = _hull(params, points, maps_y, maps_x, config, height, width)
+  hull = _hull(params, points, maps_y, maps_x, config, original, gather=gather)
   mask = masks.soften(
     hull,
     params.mask_size[0],
@@ -355,19 +372,20 @@ def _blend_frames(
     max_kernel=config.blur_kernel[1],
     gather=gather,
   )
-  # r m source + (1 - r m) target, written so that equal pixels stay equal.
-  weight = (params.ratio * mask)[:, None]
-  pseudo_fake = photometric.truncate(target + weight * (source - target))
+  # r m source + (1 - r m) target, written so that equal pixels stay equal;
+  # with r = 0 it is the real clip.
+  ratios = jnp.stack([jnp.zeros_like(params.ratio), params.ratio])
+  weight = ratios[:, None, None, None, None] * mask[None, :, None]
+  change = (source - target)[None]
+  both = photometric.truncate(target[None] + weight * change)
+  both = both.reshape(-1, *both.shape[2:])
   visible = params.ratio * mask if config.scale_target_by_ratio else mask
   boundary = photometric.truncate(255.0 * masks.boundary_map(visible))
 
-  both = jnp.concatenate([target, pseudo_fake])
   both = crop_and_resize(both, params.margin, image_size, gather=gather)
   both = _augment_both(params, both)
-  real, pseudo_fake = jnp.split(both, 2)
   return Blend(
-    real=real,
-    pseudo_fake=pseudo_fake,
+    clips=both.reshape(2, -1, *both.shape[1:]),
     hull=hull,
     mask=mask,
     boundary=boundary,
@@ -420,12 +438,13 @@ def _augment(params, image, config, *, gather):
   )
 
 
-def _hull(params, points, maps_y, maps_x, config, height, width):
+def _hull(params, points, maps_y, maps_x, config, images, *, gather):
   """Hull mask after affine and elastic deformation (METHOD 2.7-2.10)."""
+  *_, height, width = images.shape
   rows = warp.nearest_positions(height, *maps_y)
   columns = warp.nearest_positions(width, *maps_x)
   hull = masks.hull_mask(
-    points, params.hull_type, params.first_68, rows, columns
+    points, params.hull_type, params.first_68, rows, columns, gather=gather
   )
   in_rows = (rows >= 0) & (rows < height)
   in_columns = (columns >= 0) & (columns < width)

@@ -5,12 +5,11 @@ out of frame 0 are cut out of every frame, real and pseudo-fake alike; what
 boundary is left visible becomes the soft label of a frame.
 """
 
-import math
-
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from data_pipeline import warp
 
 
 @flax.struct.dataclass
@@ -76,18 +75,21 @@ def _draw_extra(scores, vulnerable, *, candidates, extra):
     jnp.ceil(extra * num_candidates),
     jnp.maximum(1.0, jnp.ceil(share - num_vulnerable)),
   )
-  most = min(max(1, math.ceil(share)), vulnerable.size)
-  ranked = jnp.where(candidates, scores, -jnp.inf)
-  best, _ = jax.lax.top_k(ranked.reshape(-1), most)
-  last = jnp.sum(jnp.where(jnp.arange(most) == size - 1, best, 0.0))
-  return candidates & (scores >= last), num_candidates > 0
+  # Counting who scores higher, and not sorting: XLA would gather a batch that
+  # is split over devices.
+  ranked = jnp.where(candidates, scores, -jnp.inf).reshape(-1)
+  higher = jnp.sum(ranked[None] > ranked[:, None], axis=1)
+  return candidates & (higher.reshape(scores.shape) < size), num_candidates > 0
 
 
 def blank_patches(
-  clip: Float[Array, 't c h w'], kept: Float[Array, 'gh gw']
-) -> Float[Array, 't c h w']:
+  clip: Float[Array, '*b h w'], kept: Float[Array, 'gh gw']
+) -> Float[Array, '*b h w']:
   """Sets the patches that are not kept to 0, black (METHOD 3.3)."""
   *_, height, width = clip.shape
-  mask = jnp.repeat(kept, height // kept.shape[0], axis=0)
-  mask = jnp.repeat(mask, width // kept.shape[1], axis=1)
-  return clip * mask[None, None]
+  rows, columns = kept.shape
+  mask = jnp.broadcast_to(
+    kept[:, None, :, None], (rows, height // rows, columns, width // columns)
+  )
+  mask = warp.settle(mask.reshape(height, width))
+  return clip * mask.reshape(*[1] * (clip.ndim - 2), height, width)

@@ -20,6 +20,8 @@ def hull_mask(
   first_68: Bool[Array, ''],
   rows: Float[Array, ' h'],
   columns: Float[Array, ' w'],
+  *,
+  gather: bool,
 ) -> Bool[Array, 't h w']:
   """Fills the convex hulls of one hull type (METHOD 2.6-2.7).
 
@@ -34,6 +36,7 @@ def hull_mask(
     first_68: leave the forehead out of type 3.
     rows: integer y of the wanted rows.
     columns: integer x of the wanted columns.
+    gather: fill as many hulls as the type has (CPU); else always the most.
   """
   points = jnp.trunc(landmarks)
   points = jnp.where(hull_type == 1, landmarks_lib.raise_brows(points), points)
@@ -43,30 +46,46 @@ def hull_mask(
     (first_68 & is_forehead)[None, :, None], points[:, :1], points
   )
 
-  def fill(parts):
-    size = max(len(part) for part in parts)
-    padded = jnp.array(
-      [part + part[:1] * (size - len(part)) for part in parts], jnp.int32
-    )
-    return lambda points: _fill_hulls(points[:, padded], rows, columns)
+  parts, num_parts = _hull_table()
+  parts = parts[hull_type]
 
-  return jax.lax.switch(
-    jnp.array([0, 1, 1, 2])[hull_type],
-    [
-      fill(landmarks_lib.FACE_PARTS),
-      fill(landmarks_lib.COMPONENTS),
-      fill(landmarks_lib.WHOLE_FACE),
-    ],
-    points,
+  def add(index, mask):
+    return mask | _fill_hull(points[:, parts[index]], rows, columns)
+
+  mask = jnp.zeros((len(points), len(rows), len(columns)), bool)
+  count = num_parts[hull_type] if gather else parts.shape[0]
+  return jax.lax.fori_loop(0, count, add, mask)
+
+
+def _hull_table():
+  """Points of each part of each hull type, and the number of parts.
+
+  Rows and parts are filled up by repeating one, which changes no union.
+  """
+  types = (
+    landmarks_lib.FACE_PARTS,
+    landmarks_lib.COMPONENTS,
+    landmarks_lib.COMPONENTS,
+    landmarks_lib.WHOLE_FACE,
   )
+  most = max(len(parts) for parts in types)
+  longest = max(len(part) for parts in types for part in parts)
+  table = [
+    [
+      [*part, *part[:1] * (longest - len(part))]
+      for part in [*parts, *parts[:1] * (most - len(parts))]
+    ]
+    for parts in types
+  ]
+  return jnp.array(table, jnp.int32), jnp.array([len(parts) for parts in types])
 
 
-def _fill_hulls(
-  points: Float[Array, 't parts n 2'],
+def _fill_hull(
+  points: Float[Array, 't n 2'],
   rows: Float[Array, ' h'],
   columns: Float[Array, ' w'],
 ) -> Bool[Array, 't h w']:
-  """Union of the convex hulls of `parts` point sets, outlines included.
+  """Convex hull of a point set, outline included.
 
   OpenCV fills, in every row, the pixels between the rounded ends of the hull
   and draws the outline besides, which adds, in every column, the pixels
@@ -78,10 +97,10 @@ def _fill_hulls(
   # A hull lies on the left hand of its edges, x to the right and y upwards.
   left, right = _ends(rows, y, x, dy, dx, is_edge)
   bottom, top = _ends(columns, x, y, -dx, -dy, is_edge)
-  columns, rows = columns[None, None, None], rows[None, None, :, None]
+  columns, rows = columns[None, None], rows[None, :, None]
   in_row = (columns >= left[..., None]) & (columns <= right[..., None])
   in_column = (rows >= bottom[..., None, :]) & (rows <= top[..., None, :])
-  return jnp.any(in_row | in_column, axis=1)
+  return in_row | in_column
 
 
 def _ends(
@@ -137,8 +156,9 @@ def _hull_edges(x, y):
   turn = jnp.sign(cross) * (1.0 - dot / jnp.where(other, length, 1.0))
 
   def direction(best):
-    index = jnp.argmax(jnp.where(other, best, -jnp.inf), axis=-1)
-    chosen = jax.nn.one_hot(index, x.shape[-1], dtype=bool)
+    best = jnp.where(other, best, -jnp.inf)
+    # Points that tie lie in one direction, and so does their sum.
+    chosen = best == best.max(axis=-1, keepdims=True)
     return (
       jnp.sum(jnp.where(chosen, vx, 0.0), -1),
       jnp.sum(jnp.where(chosen, vy, 0.0), -1),
@@ -300,9 +320,15 @@ def _mirrored(positions, size):
 
 def _shifted_sum(image, size, weights, *, axis):
   num, reach = image.shape[axis], len(weights) // 2
-  source = _mirrored(jnp.arange(-reach, num + reach), size)
-  source = warp.settle(source)
-  padded = warp.settle(jnp.take(image, source, axis=axis, mode='clip'))
+  first = jax.lax.slice_in_dim(image, 1, reach + 1, axis=axis)
+  last = jax.lax.dynamic_slice_in_dim(image, size - 1 - reach, reach, axis=axis)
+  padded = jnp.concatenate(
+    [jnp.flip(first, axis), image, jnp.zeros_like(last)], axis=axis
+  )
+  padded = jax.lax.dynamic_update_slice_in_dim(
+    padded, jnp.flip(last, axis), reach + size, axis=axis
+  )
+  padded = warp.settle(padded)
   return sum(
     weight * jax.lax.slice_in_dim(padded, i, i + num, axis=axis)
     for i, weight in enumerate(weights)

@@ -43,12 +43,13 @@ def hsv_shift(
   `rgb_to_hsv` keeps fractions, which the truncation here must not see.
   """
   hue, saturation, value = _rgb_to_hsv(image[:, 0], image[:, 1], image[:, 2])
-  hue = jnp.floor(jnp.mod(hue + shift[0], 180.0))
+  hue = hue + shift[0]
+  hue = jnp.floor(hue - 180.0 * jnp.floor(hue / 180.0))
   # A tiny negative shift of hue 0 rounds to 180 in float32.
   hue = jnp.where(hue >= 180.0, 179.0, hue)
   saturation = truncate(saturation + shift[1])
   value = truncate(value + shift[2])
-  return jnp.floor(jnp.stack(_hsv_to_rgb(hue, saturation, value), axis=1))
+  return jnp.floor(_hsv_to_rgb(*warp.settle((hue, saturation, value))))
 
 
 def _rgb_to_hsv(red, green, blue):
@@ -84,21 +85,16 @@ def _hsv_to_rgb(hue, saturation, value):
   value = value * np.float32(1 / 255)
   sextant = jnp.floor(position)
   fraction = position - sextant
-  least = value * (1.0 - saturation)
-  falling = value * (1.0 - saturation * fraction)
-  rising = value * (1.0 - saturation * (1.0 - fraction))
-
-  def channel(*by_sextant):
-    level = by_sextant[-1]
-    for index, choice in enumerate(by_sextant[:-1]):
-      level = jnp.where(sextant == index, choice, level)
-    return level * 255.0
-
-  return (
-    channel(value, falling, least, least, rising, value),
-    channel(rising, value, value, falling, least, least),
-    channel(least, least, rising, value, value, falling),
-  )
+  # Green runs through the sextants as red does, two later, and blue four.
+  later = np.array([0, 4, 2], np.float32).reshape(1, 3, 1, 1)
+  sextant = sextant[:, None] + later
+  sextant = jnp.where(sextant >= 6.0, sextant - 6.0, sextant)
+  fraction = fraction[:, None]
+  # Full, falling, least, least, rising, full.
+  paleness = jnp.where((sextant >= 2.0) & (sextant <= 3.0), 1.0, 0.0)
+  paleness = jnp.where(sextant == 1.0, fraction, paleness)
+  paleness = jnp.where(sextant == 4.0, 1.0 - fraction, paleness)
+  return value[:, None] * (1.0 - saturation[:, None] * paleness) * 255.0
 
 
 def brightness_contrast(
@@ -186,6 +182,17 @@ _CHROMA_TABLE = np.array(
 ).reshape(64)
 
 
+# (Cb, Cr) of a level of red, of green and of blue; blue, green and red of a
+# level of Cb and of Cr.
+_CHROMA_OF_RGB = np.array(
+  [[-0.168735892, 0.5], [-0.331264108, -0.418687589], [0.5, -0.081312411]],
+  np.float32,
+)[:, None]
+_BGR_OF_CHROMA = np.array(
+  [[1.772, -0.344136286, 0.0], [0.0, -0.714136286, 1.402]], np.float32
+)[:, None]
+
+
 def jpeg(
   image: Float[Array, 't 3 h w'], quality: Float[Array, '']
 ) -> Float[Array, 't 3 h w']:
@@ -202,9 +209,9 @@ def jpeg(
   padded = jnp.pad(image, padding, 'edge')
   blue, green, red = padded[:, 0], padded[:, 1], padded[:, 2]
   luma = jnp.floor(0.299 * red + 0.587 * green + 0.114 * blue + 0.5)
-  cb = -0.168735892 * red - 0.331264108 * green + 0.5 * blue
-  cr = 0.5 * red - 0.418687589 * green - 0.081312411 * blue
-  chroma = jnp.round(jnp.stack([cb, cr], axis=1) + 128.0)
+  of_red, of_green, of_blue = _CHROMA_OF_RGB[..., None, None]
+  chroma = of_red * red[:, None] + of_green * green[:, None]
+  chroma = jnp.round(chroma + of_blue * blue[:, None] + 128.0)
   luma = _code_blocks(luma, _scaled_table(_LUMA_TABLE, quality))
   chroma = _code_blocks(_halve(chroma), _scaled_table(_CHROMA_TABLE, quality))
   chroma = _double(_double(chroma, axis=-2), axis=-1)
@@ -212,11 +219,10 @@ def jpeg(
   dither = np.where(np.arange(chroma.shape[-1]) % 2, 7 / 16, 8 / 16)
   dither = dither.astype(np.float32)[None, None, None]
   chroma = jnp.floor(chroma + dither) - 128.0
-  cb, cr = chroma[:, 0], chroma[:, 1]
-  red = luma + jnp.floor(1.402 * cr + 0.5)
-  green = luma + jnp.floor(-0.344136286 * cb - 0.714136286 * cr + 0.5)
-  blue = luma + jnp.floor(1.772 * cb + 0.5)
-  decoded = jnp.stack([blue, green, red], axis=1)
+  luma, chroma = warp.settle((luma, chroma))
+  of_cb, of_cr = _BGR_OF_CHROMA[..., None, None]
+  colour = of_cb * chroma[:, :1] + of_cr * chroma[:, 1:]
+  decoded = luma[:, None] + jnp.floor(colour + 0.5)
   return jnp.clip(decoded, 0.0, 255.0)[..., :height, :width]
 
 

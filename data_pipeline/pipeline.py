@@ -6,6 +6,7 @@ consumes (METHOD 2-5). `eval_clips` prepares frames for scoring (METHOD 9).
 """
 
 import functools
+import math
 from typing import TypedDict
 
 import einops
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 import numpy as np
 
-from data_pipeline import blending, cutout, targets
+from data_pipeline import blending, cutout, targets, warp
 
 # Of ImageNet, as the pretrained image models expect (METHOD 2.19).
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -34,10 +35,9 @@ class Batch(TypedDict):
 
 @flax.struct.dataclass
 class Pair:
-  """Everything about one pair; images in [0, 1], maps (t, h, w) of the crop."""
+  """Everything about one pair; maps are (t, h, w) of the crop, in [0, 1]."""
 
-  real: Float[Array, '*b t s s 3']
-  pseudo_fake: Float[Array, '*b t s s 3']
+  levels: Float[Array, '*b 2 t 3 s s']  # 0 to 255; real, pseudo-fake
   hull: Bool[Array, '*b t h w']
   mask: Float[Array, '*b t h w']  # blending mask
   boundary: Float[Array, '*b t h w']  # 4 m (1 - m)
@@ -48,6 +48,16 @@ class Pair:
   kept: Float[Array, '*b gh gw']  # 0 in cut-out patches, every frame
   real_first: Bool[Array, '*b']  # order of the two in a batch
   params: blending.BlendParams
+
+  @property
+  def real(self) -> Float[Array, '*b t s s 3']:
+    """Images in [0, 1]."""
+    return jnp.moveaxis(self.levels[..., 0, :, :, :, :], -3, -1) / 255.0
+
+  @property
+  def pseudo_fake(self) -> Float[Array, '*b t s s 3']:
+    """Images in [0, 1]."""
+    return jnp.moveaxis(self.levels[..., 1, :, :, :, :], -3, -1) / 255.0
 
 
 def make_pair(
@@ -75,9 +85,7 @@ def make_pair(
   """
   num_frames, height, width, _ = frames.shape
   _check_sizes(height, width, synthesis, image_size, patch_size)
-  blend_key, jitter_key, cutout_key, order_key = jax.random.split(
-    jax.random.key(seed), 4
-  )
+  blend_key, jitter_key, cutout_key = jax.random.split(jax.random.key(seed), 3)
   params = blending.sample_blend_params(blend_key, synthesis, height, width)
   frame_params = params
   if synthesis.temporal_jitter > 0:
@@ -102,20 +110,19 @@ def make_pair(
   vulnerability_map, real_vulnerability_map = targets.vulnerability_map(
     cells, change=synthesis.boundary_change, kind=synthesis.target_kind
   )
+  num_cells = math.prod(cells.shape[1:])
+  scores, order = jnp.split(
+    jax.random.uniform(cutout_key, (num_cells + 1,)), [num_cells]
+  )
   cut = cutout.vulnerability_cutout(
-    jax.random.uniform(cutout_key, cells.shape[1:]),
+    scores.reshape(cells.shape[1:]),
     cells,
     params.cutout_threshold,
     params.cutout_on,
     extra=synthesis.cutout_extra,
   )
-  real, pseudo_fake = (
-    jnp.moveaxis(cutout.blank_patches(clip, cut.kept), 1, -1) / 255.0
-    for clip in (blend.real, blend.pseudo_fake)
-  )
   return Pair(
-    real=real,
-    pseudo_fake=pseudo_fake,
+    levels=cutout.blank_patches(blend.clips, cut.kept),
     hull=blend.hull,
     mask=blend.mask,
     boundary=blend.boundary / 255.0,
@@ -124,7 +131,7 @@ def make_pair(
     real_vulnerability_map=real_vulnerability_map,
     soft_label=cut.soft_label,
     kept=cut.kept,
-    real_first=jax.random.bernoulli(order_key),
+    real_first=order[0] < 0.5,
     params=params,
   )
 
@@ -175,7 +182,10 @@ def make_pairs(
 
   if mesh is not None:
     spec = jax.sharding.PartitionSpec(mesh.axis_names)
-    make = jax.shard_map(make, mesh=mesh, in_specs=spec, out_specs=spec)
+    # Unchecked: jax refuses vmap of a branch on values it knows to vary.
+    make = jax.shard_map(
+      make, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
   return make(frames, landmarks, seeds)
 
 
@@ -189,7 +199,7 @@ def eval_clips(
     margin: px cut from every side; 0 DFW, 5 DFDCP, 13 DFD, 15 others.
     image_size: px of the output.
   """
-  batch, num_frames, *_ = frames.shape
+  num_frames = frames.shape[1]
   images = einops.rearrange(frames, 'b t h w c -> (b t) c h w')
   images = blending.crop_and_resize(
     images.astype(jnp.float32),
@@ -197,10 +207,8 @@ def eval_clips(
     image_size,
     gather=jax.default_backend() == 'cpu',
   )
-  clips = einops.rearrange(
-    images, '(b t) c h w -> b t h w c', b=batch, t=num_frames
-  )
-  return _normalize(clips / 255.0)
+  clips = einops.rearrange(images, '(b t) c h w -> b t c h w', t=num_frames)
+  return _normalize(clips)
 
 
 def _pair_rows(
@@ -210,13 +218,14 @@ def _pair_rows(
   pair = make_pair(frames, landmarks, seed, synthesis, image_size, patch_size)
 
   def rows(real, pseudo_fake):
-    first = jnp.where(pair.real_first, real, pseudo_fake)
-    second = jnp.where(pair.real_first, pseudo_fake, real)
-    return jnp.stack([first, second])
+    return in_order(jnp.stack([real, pseudo_fake]))
+
+  def in_order(both):
+    return jnp.where(pair.real_first, both, both[::-1])
 
   kept = jnp.broadcast_to(pair.kept, pair.cells.shape)
   return Batch(
-    clip=_normalize(rows(pair.real, pair.pseudo_fake)),
+    clip=_normalize(in_order(pair.levels)),
     label=rows(jnp.zeros(()), jnp.ones(())),
     vulnerability_map=rows(pair.real_vulnerability_map, pair.vulnerability_map),
     soft_label=rows(jnp.zeros_like(pair.soft_label), pair.soft_label),
@@ -224,9 +233,15 @@ def _pair_rows(
   )
 
 
-def _normalize(images):
-  shape = (1,) * (images.ndim - 1) + (3,)
-  return (images - _MEAN.reshape(shape)) / _DEVIATION.reshape(shape)
+def _normalize(
+  levels: Float[Array, '*b 3 s s'],
+) -> Float[Array, '*b s s 3']:
+  shape = [1] * (levels.ndim - 3) + [3, 1, 1]
+  mean, deviation = _MEAN.reshape(shape), _DEVIATION.reshape(shape)
+  images = levels * (1.0 / (255.0 * deviation)) - mean / deviation
+  if jax.default_backend() == 'cpu':
+    images = warp.settle(images)
+  return jnp.moveaxis(images, -3, -1)
 
 
 def _sequential(synthesis: blending.SynthesisConfig) -> bool:

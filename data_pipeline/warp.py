@@ -3,9 +3,9 @@
 Source positions are pixels with 0-based centres. Images are planar
 (..., h, w); outside the image lies 0. All maps are separable, so a resampling
 is a row operator and a column operator: matrices on an accelerator, gathers
-on a CPU, with the same result to rounding. Mirroring is dm_pix's
-`flip_left_right`; resizing to a traced size, fixed-point positions and the
-elastic field have no counterpart there (METHOD 2.9, 2.10, 2.15, 2.16).
+on a CPU, with the same result to rounding. dm_pix has no resizing to a traced
+size, no fixed-point positions, and draws its elastic field itself; its
+`flip_left_right` serves in blending.py (METHOD 2.9, 2.10, 2.15, 2.16).
 """
 
 import flax.struct
@@ -39,10 +39,7 @@ def resample(
 ) -> Float[Array, '*b out_h out_w']:
   """Samples rows and columns of an image; taps outside it read 0."""
   if gather:
-    # Rows lie together in memory and are cheap to look up, columns are not.
-    columns = sampling_matrix(columns, image.shape[-1])
-    image = _gather_rows(image, rows)
-    return jnp.einsum('...w,xw->...x', image, columns, precision=_HIGHEST)
+    return alone(_gather_both, (image, rows, columns))
   return apply_matrices(
     image,
     sampling_matrix(rows, image.shape[-2]),
@@ -70,30 +67,45 @@ def sampling_matrix(taps: Taps, size: int) -> Float[Array, 'out size']:
   ) + jnp.where(taps.upper[:, None] == positions, weight, 0.0)
 
 
-def _gather_rows(image, taps: Taps):
-  taps = settle(taps)
-  height = image.shape[-2]
+def _gather_both(arrays):
+  image, rows, columns = arrays
+  return _gather(_gather(image, columns, axis=-1), rows, axis=-2)
+
+
+def _gather(image, taps: Taps, *, axis):
+  size = image.shape[axis]
+  after = [1] * (-1 - axis)
 
   def tap(index, weight):
-    weight = jnp.where((index >= 0) & (index < height), weight, 0.0)
-    rows = jnp.take(image, index, axis=-2, mode='clip')
-    return rows * weight.reshape(*[1] * (image.ndim - 2), -1, 1)
+    weight = jnp.where((index >= 0) & (index < size), weight, 0.0)
+    pixels = jnp.take(image, index, axis=axis, mode='clip')
+    before = [1] * (image.ndim + axis)
+    return pixels * weight.reshape(*before, -1, *after)
 
   return tap(taps.lower, 1.0 - taps.weight) + tap(taps.upper, taps.weight)
 
 
 def settle(arrays):
-  """Returns a pytree of arrays, computed once.
+  """Returns a pytree of arrays, computed once; for CPUs.
 
   XLA's CPU compiler fuses what feeds a gather into it, index arithmetic and
-  whole images, and repeats it for every tap of every pixel; it drops
-  optimization_barrier before that. It does not look through a branch.
+  whole images, and repeats it for every tap of every pixel, as it repeats
+  random bits in every loop that uses a draw; it drops optimization_barrier
+  before that. It does not look through a branch.
+  """
+  return alone(lambda tree: tree, arrays)
+
+
+def alone(function, arrays):
+  """Calls a function on a pytree, fused with nothing before and after it.
+
+  See `settle`. The branch is always taken.
   """
   first = jax.tree.leaves(arrays)[0].reshape(-1)[0]
   return jax.lax.cond(
     jnp.isfinite(first.astype(jnp.float32)),
-    lambda tree: tree,
-    lambda tree: jax.tree.map(jnp.zeros_like, tree),
+    function,
+    lambda arrays: jax.tree.map(jnp.zeros_like, function(arrays)),
     arrays,
   )
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import types
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_clip_is_the_original_one(clips, blend, clip):
 
 
 def test_pairs_match_opencv_with_the_same_draws(clips, config, blend, sample):
-  # Bars: 45 dB without JPEG, 40 with; mask 0.002; cells 0.003.
+  # Bars: 45 dB without JPEG, 40 with; SSIM 0.99; mask 0.002; cells 0.003.
   for seed in range(12):
     clip = f'clip{seed % 2}'
     params = sample(np.uint32(seed))
@@ -102,7 +103,10 @@ def test_pairs_match_opencv_with_the_same_draws(clips, config, blend, sample):
     least = 40 if params.jpeg_on else 45
     for name in ('real', 'pseudo_fake'):
       pixels = np.moveaxis(np.asarray(getattr(ours, name)), 1, -1)
-      assert psnr(pixels, np.stack([f[name] for f in theirs])) > least
+      reference = np.stack([frame[name] for frame in theirs])
+      assert psnr(pixels, reference) > least
+      images = (jnp.float32(x) / 255 for x in (pixels, reference))
+      assert dm_pix.ssim(*images).min() > 0.99
     cells = np.stack([frame['cells'] for frame in theirs])
     assert np.abs(cells_of(ours, params) - cells).mean() / 255 < 0.003
 
@@ -146,15 +150,14 @@ def test_degenerate_input_stays_finite(clips, blend, sample, trouble):
 
 @pytest.fixture(scope='module')
 def draws(config):
-  seeds = jnp.arange(20_000, dtype=jnp.uint32)
+  # Little noise: frames of 16 px, with the mask sizes of 256 px.
+  assert blending.mask_size_bounds(config, 256) == (204, 319)
+  config = dataclasses.replace(config, mask_resize=(204 / 16, 320 / 16))
 
   def one(seed):
-    # Noise of 2 px a side; bounds of sizes as for 256 px do not need it.
-    key = jax.random.key(seed)
-    return blending.sample_blend_params(key, config, 256, 256).replace(
-      noise=jnp.zeros((2, 1, 1))
-    )
+    return blending.sample_blend_params(jax.random.key(seed), config, 16, 16)
 
+  seeds = jnp.arange(20_000, dtype=jnp.uint32)
   return as_numpy(jax.jit(jax.vmap(one))(seeds))
 
 
@@ -240,6 +243,15 @@ def test_whole_draws_are_uniform_and_reach_both_ends(draws, name, values):
     chi_square = np.sum((counts - expected) ** 2 / expected)
     freedom = len(found) - 1
     assert chi_square < freedom + 4.4 * np.sqrt(2 * freedom) + 8
+
+
+def test_elastic_noise_is_uniform_and_independent_of_the_other_draws(draws):
+  noise = draws.noise.reshape(20_000, -1)
+  assert_uniform(noise[:, 0], -1, 1)
+  assert_uniform(noise[0], -1, 1)
+  for other in (noise[:, -1], draws.sigma, draws.cutout_threshold):
+    correlation = np.corrcoef(noise[:, 0], other)[0, 1]
+    assert abs(correlation) < 4.4 / np.sqrt(20_000)
 
 
 def test_full_strength_is_drawn_half_of_the_time(draws):

@@ -21,7 +21,9 @@ def arrays(golden):
 @pytest.fixture(scope='module')
 def fill():
   grid = jnp.arange(256.0)
-  return jax.jit(functools.partial(masks.hull_mask, rows=grid, columns=grid))
+  return jax.jit(
+    functools.partial(masks.hull_mask, rows=grid, columns=grid, gather=True)
+  )
 
 
 def overlap(ours, theirs):

@@ -114,14 +114,34 @@ def test_a_pair_does_not_depend_on_its_batch_mates(make, batch):
     np.testing.assert_array_equal(array, np.asarray(batch[name])[rows])
 
 
-def test_eight_devices_make_the_same_pairs_without_talking(config, batch):
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['map', 'vmap'])
+def test_a_pair_is_the_same_alone_and_among_sixty_four(config, mode):
+  frames, points, seeds = (array.repeat(8, axis=0) for array in inputs(8))
+  seeds = seeds + 1000 * np.arange(64, dtype=np.uint32)
+  make = maker(config, mode)
+  many = make(frames, points, seeds)
+  for index in (0, 41, 63):
+    chosen = slice(index, index + 1)
+    alone = make(frames[chosen], points[chosen], seeds[chosen])
+    rows = slice(2 * index, 2 * index + 2)
+    assert_same(alone, {name: array[rows] for name, array in many.items()})
+
+
+@pytest.mark.parametrize(
+  ('mode', 'by_hand'), [('map', True), ('vmap', True), ('vmap', False)]
+)
+def test_eight_devices_make_the_same_pairs_without_talking(
+  config, batch, mode, by_hand
+):
   mesh = jax.make_mesh(
     (4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
   )
   spec = jax.sharding.PartitionSpec(('data', 'fsdp'))
   sharding = jax.sharding.NamedSharding(mesh, spec)
   placed = jax.device_put(inputs(8), sharding)
-  compiled = maker(config, 'map', mesh).lower(*placed).compile()
+  make = maker(config, mode, mesh if by_hand else None)
+  compiled = make.lower(*placed).compile()
   text = compiled.as_text()
   for word in ('all-gather', 'all-reduce', 'all-to-all', 'permute'):
     assert f'{word}(' not in text and f'{word}-start(' not in text
