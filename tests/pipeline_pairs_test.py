@@ -170,6 +170,90 @@ def test_ablations_make_other_pairs_of_the_same_shape(config, batch):
       assert np.abs(array - batch[name]).max() > 0.1
 
 
+@pytest.fixture(scope='module')
+def statistics(config, golden):
+  """Boundary, targets and cutout of 300 pairs, the released semantics.
+
+  Two motions of the face that the original's statistics were made with.
+  """
+  clips = np.load(golden / 'clips.npz')
+  config = dataclasses.replace(
+    config, mode='map', flip_prob=0.0, boundary_change='uint8_wrap'
+  )
+  points = jnp.stack([clips[f'clip{i % 2}/landmarks_all'] for i in range(300)])
+
+  def one(element):
+    # Nothing asked for here depends on pixels, so XLA leaves them out.
+    frames = jnp.zeros((4, 256, 256, 3), jnp.uint8)
+    pair = pipeline.make_pair(frames, *element, config, 224, 16)
+    cells = 255 * pair.cells
+    change = jnp.round(cells[1:] - cells[:-1])
+    wrapped = jnp.where(change < 0, change + 256, change)
+    return {
+      'target_max': cells.max(),
+      'changed': (change != 0).mean(),
+      'wrapped_mean': wrapped.mean(),
+      'wrapped_deviation': wrapped.std(),
+      'falling': (change < 0).sum() / jnp.maximum((change != 0).sum(), 1),
+      'change_mean': jnp.abs(change).mean(),
+      'change_deviation': jnp.abs(change).std(),
+      'real_map': pair.real_vulnerability_map.mean(),
+      'map_max': pair.vulnerability_map.max(),
+      'cut': (pair.kept == 0).sum(),
+      'soft_label': pair.soft_label.mean(),
+    }
+
+  seeds = jnp.arange(300, dtype=jnp.uint32)
+  make = jax.jit(lambda *batch: jax.lax.map(one, batch))
+  return jax.tree.map(np.asarray, make(points, seeds))
+
+
+# Means over 150 clips of the original loader. Ours lie within three standard
+# errors of the two samples together.
+@pytest.mark.parametrize(
+  ('name', 'theirs'),
+  [
+    ('target_max', 252.96),
+    ('changed', 0.17262),
+    ('wrapped_mean', 22.185),
+    ('wrapped_deviation', 64.095),
+    ('falling', 0.50319),
+    ('real_map', -0.33210),
+    ('map_max', 3.8642),
+  ],
+)
+def test_pairs_have_the_statistics_of_the_original_loader(
+  statistics, name, theirs
+):
+  ours = statistics[name]
+  error = ours.std() * np.sqrt(1 / 150 + 1 / len(ours))
+  assert abs(ours.mean() - theirs) < 3 * error
+
+
+def test_cutouts_have_the_statistics_of_the_original_loader(statistics):
+  cut = statistics['cut'] > 0
+  assert abs(cut.mean() - 0.4867) < 3 * 0.5 * np.sqrt(1 / 150 + 1 / 300)
+  for name, theirs in (('cut', 13.397), ('soft_label', 0.79312)):
+    ours = statistics[name][cut]
+    error = ours.std() * np.sqrt(1 / 73 + 1 / len(ours))
+    assert abs(ours.mean() - theirs) < 3 * error
+  assert statistics['cut'][cut].min() == 2
+  assert (statistics['soft_label'][~cut] == 1).all()
+
+
+@pytest.mark.parametrize(
+  ('name', 'theirs'), [('change_mean', 3.9845), ('change_deviation', 13.022)]
+)
+def test_boundaries_change_as_much_as_in_the_original_loader(
+  statistics, name, theirs
+):
+  # The size of a change follows the motion, which the original drew for every
+  # clip; two of its motions are known, so their spread is the error.
+  ours = statistics[name]
+  spread = abs(ours[::2].mean() - ours[1::2].mean())
+  assert abs(ours.mean() - theirs) < 1.5 * spread
+
+
 def test_sizes_that_do_not_fit_are_refused(config):
   frames, points, seeds = map(jnp.asarray, inputs(1))
   with pytest.raises(ValueError, match='multiple of patch_size'):
