@@ -164,7 +164,7 @@ def _read(arguments, num_frames):
     if video.num_frames >= num_frames
   ]
   clips = [
-    videos.read(index, np.arange(num_frames))
+    videos.read(index, range(num_frames))
     for index in long_enough[: arguments.num_pairs]
   ]
   if not clips:
