@@ -60,7 +60,7 @@ def list_windows(
     max_offset: Largest first frame of a first window; -1 is T - 1.
   """
   max_offset = num_frames - 1 if max_offset == -1 else max_offset
-  windows = []
+  windows: list[Window] = []
   for video, info in enumerate(records.videos):
     count = max(
       (info.num_frames - max_offset) // num_frames,

@@ -163,7 +163,7 @@ def _face_clip(
   indices = track.frame_indices[slots]
   in_frame = np.array([crop.landmarks for crop in crops], np.float32)
   in_frame = faces.interpolate_landmarks(in_frame.reshape(-1, 81, 2), indices)
-  kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2)))
+  kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2))).tolist()
   images = [crops[i].image for i in kept]
   landmarks = [
     faces.to_crop_pixels(in_frame[i], crops[i].corners) for i in kept

@@ -113,9 +113,10 @@ def encode_frame(
   """Returns an RGB frame as the bytes of a JPEG (quality 95, 4:4:4) or PNG."""
   if encoding not in ENCODINGS:
     raise ValueError(f'encoding is {encoding!r}; choose one of {ENCODINGS}')
-  suffix, options = ('.png', _PNG_OPTIONS)
-  if encoding == 'jpeg':
-    suffix, options = ('.jpg', _JPEG_OPTIONS)
+  suffix, options = {
+    'jpeg': ('.jpg', _JPEG_OPTIONS),
+    'png': ('.png', _PNG_OPTIONS),
+  }[encoding]
   bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
   encoded, buffer = cv2.imencode(suffix, bgr, options)
   assert encoded, f'OpenCV could not encode a frame of shape {frame.shape}'
@@ -132,7 +133,9 @@ def decode_frame(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
   return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-class FaceVideos(tfds.core.ShardBasedBuilder, skip_registration=True):
+class FaceVideos(  # type: ignore[call-arg]  # TFDS's own, untyped keyword
+  tfds.core.ShardBasedBuilder, skip_registration=True
+):
   """Schema, version and writer of prepared videos; the rule is its config."""
 
   name = 'face_videos'  # replaced by the dataset's own name per instance

@@ -13,6 +13,7 @@ patches. Parameters of the blocks are stacked along a leading axis of length
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import Any
 
 from einops import pack, rearrange, repeat, unpack
 import flax
@@ -332,7 +333,7 @@ class Attention(nnx.Module):
   ):
     width, dtype = config.width, config.dtype
     self.num_heads = config.num_heads
-    self.implementation = config.attention
+    self.implementation: Any = config.attention  # JAX wants a Literal
     self.qkv = linear(width, 3 * width, dtype, rngs)
     self.proj = linear(width, width, dtype, rngs)
 
@@ -448,8 +449,11 @@ def _unpack_tokens(
   tokens: Float[Array, 'b tokens d'], config: StormerConfig
 ) -> tuple[Float[Array, 'b d'], Float[Array, 'b n t d'], Float[Array, 'b d']]:
   """Splits a clip's sequence into class token, patches, temporal token."""
-  patches = (config.grid_size**2, config.num_frames)
-  return tuple(unpack(tokens, [(), patches, ()], 'b * d'))
+  shape = (config.grid_size**2, config.num_frames)
+  class_token, patches, temporal_token = unpack(
+    tokens, [(), shape, ()], 'b * d'
+  )
+  return class_token, patches, temporal_token
 
 
 def _drop_path(

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pathlib
-from typing import get_args
+from typing import cast, get_args
 
 import jax
 from ml_collections import config_dict
@@ -98,7 +98,7 @@ def predict_video(
     assert outcome.reason in get_args(report.Status), outcome
     return report.Prediction(
       video=str(video),
-      status=outcome.reason,
+      status=cast(report.Status, outcome.reason),
       message=outcome.detail,
       logit=math.nan,
       score=math.nan,

@@ -387,7 +387,7 @@ def _place(
 def _flatten(
   tree: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> dict[tuple[str, ...], np.ndarray]:
-  leaves = {}
+  leaves: dict[tuple[str, ...], np.ndarray] = {}
   for key, value in tree.items():
     if isinstance(value, Mapping):
       leaves |= _flatten(value, (*path, str(key)))
