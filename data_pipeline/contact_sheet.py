@@ -142,7 +142,7 @@ def _write_video(path, pair):
     )
     for t in range(len(pair.real))
   ]
-  code = cv2.VideoWriter_fourcc(*'mp4v')
+  code = cv2.VideoWriter.fourcc(*'mp4v')
   writer = cv2.VideoWriter(path, code, _FRAMES_PER_SECOND, (3 * size, size))
   if not writer.isOpened():
     raise OSError(f'{path} could not be opened; end the name in .mp4')

@@ -258,7 +258,8 @@ def displace(
   padded = jnp.pad(mask, ((0, 0), (reach, reach), (reach, reach)), 'reflect')
   shifts = range(2 * reach + 1)
   padded = padded.astype(jnp.int32)
-  bits = sum(padded[:, :, i : i + width] << i for i in shifts)
+  zero = jnp.zeros((), jnp.int32)
+  bits = sum((padded[:, :, i : i + width] << i for i in shifts), zero)
   row = sum(
     jnp.where(dy == i - reach, bits[:, i : i + height], 0) for i in shifts
   )

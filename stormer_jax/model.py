@@ -174,7 +174,8 @@ class Stormer(nnx.Module):
         'rngs=nnx.Rngs(dropout=key), or call model.eval()'
       )
     tokens, frame_classes = self.encode(
-      self.embed(clip), rngs.dropout() if drop_path else None
+      self.embed(clip),
+      rngs.dropout() if drop_path and rngs is not None else None,
     )
     _, patches, temporal_token = _unpack_tokens(self.norm(tokens), config)
     return Outputs(

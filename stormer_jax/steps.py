@@ -78,7 +78,7 @@ def merge(graphdef: nnx.GraphDef, params: Tree, stats: Tree) -> model.Stormer:
 
 def split_stats(detector: model.Stormer) -> Tree:
   """The non-parameter arrays of a module, as a nested dict."""
-  _, _, stats = nnx.split(detector, nnx.Param, ...)
+  *_, stats = nnx.split(detector, nnx.Param, ...)
   return nnx.to_pure_dict(stats)
 
 
