@@ -191,7 +191,7 @@ def sample_blend_params(
   """
   draws = jax.random.uniform(key, (_NUM_DRAWS + 2 * height * width,))
   noise = 2.0 * draws[_NUM_DRAWS:].reshape(2, height, width) - 1.0
-  draws = iter(draws[:_NUM_DRAWS])
+  draws = iter(warp.settle(draws[:_NUM_DRAWS]))
 
   def chance(probability):
     return next(draws) < probability
@@ -335,11 +335,10 @@ def _blend_frames(
   """METHOD 2.5-2.17 with one set of draws."""
   _, height, width, _ = frames.shape
   points = jnp.where(params.flip, landmarks_lib.mirror(points, width), points)
-  if gather:
-    params = warp.settle(params)
-  original = jnp.where(params.flip, dm_pix.flip_left_right(frames), frames)
   # Planar, as the last axis should fill vector lanes.
-  original = jnp.moveaxis(original, -1, 1).astype(jnp.float32)
+  images = jnp.moveaxis(frames, -1, 1)
+  mirrored = dm_pix.flip_left_right(images, channel_axis=1)
+  original = jnp.where(params.flip, mirrored, images).astype(jnp.float32)
   if gather:
     original = warp.settle(original)
   changed = _augment(params, original, config, gather=gather)
@@ -413,12 +412,9 @@ def crop_and_resize(
 
 def _augment(params, image, config, *, gather):
   """Colour, then downscale or sharpen (METHOD 2.8)."""
-  image = jax.lax.cond(
-    params.rgb_on,
-    lambda image: photometric.rgb_shift(image, params.rgb),
-    lambda image: image,
-    image,
-  )
+  # A shift by nothing leaves whole levels as they are, and needs no branch.
+  shift = jnp.where(params.rgb_on, params.rgb, 0.0)
+  image = photometric.rgb_shift(image, shift)
   image = photometric.hsv_shift(image, params.hsv)
   image = photometric.brightness_contrast(
     image, params.brightness, params.contrast
@@ -462,22 +458,19 @@ def _augment_both(params, images):
   def sometimes(on, change, images):
     return jax.lax.cond(on, change, lambda images: images, images)
 
-  images = sometimes(
-    params.post_rgb_on,
-    lambda images: photometric.rgb_shift(images, params.post_rgb),
-    images,
-  )
+  # A shift by nothing leaves whole levels as they are, and needs no branch.
+  shift = jnp.where(params.post_rgb_on, params.post_rgb, 0.0)
+  images = photometric.rgb_shift(images, shift)
   images = sometimes(
     params.post_hsv_on,
     lambda images: photometric.hsv_shift(images, params.post_hsv),
     images,
   )
-  images = sometimes(
-    params.post_brightness_contrast_on,
-    lambda images: photometric.brightness_contrast(
-      images, params.post_brightness, params.post_contrast
-    ),
+  on = params.post_brightness_contrast_on
+  images = photometric.brightness_contrast(
     images,
+    jnp.where(on, params.post_brightness, 0.0),
+    jnp.where(on, params.post_contrast, 0.0),
   )
   return sometimes(
     params.jpeg_on,

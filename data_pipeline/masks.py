@@ -277,8 +277,9 @@ def _all_in_range(mask, first, last, longest, *, axis):
   while 2 ** len(runs) <= min(longest, size):
     step = 2 ** (len(runs) - 1)
     # Runs that leave the image are never looked up.
-    later = jnp.roll(runs[-1], -step, axis=axis)
-    runs.append(runs[-1] & later)
+    shift = [(0, 0, 0)] * mask.ndim
+    shift[axis] = (-step, step, 0)
+    runs.append(runs[-1] & jax.lax.pad(runs[-1], False, shift))
   table = warp.settle(jnp.concatenate(runs, axis=axis))
   exponent = sum(
     (last - first + 1 >= 2**k).astype(jnp.int32) for k in range(1, len(runs))
