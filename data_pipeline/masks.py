@@ -273,20 +273,20 @@ def _all_inside(mask, rows, columns, longest, *, gather):
 def _all_in_range(mask, first, last, longest, *, axis):
   """Logical and over first..last of an axis, from runs of 2^k pixels."""
   size = mask.shape[axis]
-  runs = [warp.settle(mask)]
+  runs = [mask]
   while 2 ** len(runs) <= min(longest, size):
     step = 2 ** (len(runs) - 1)
     # Runs that leave the image are never looked up.
     shift = [(0, 0, 0)] * mask.ndim
     shift[axis] = (-step, step, 0)
     runs.append(runs[-1] & jax.lax.pad(runs[-1], False, shift))
-  table = warp.settle(jnp.concatenate(runs, axis=axis))
+  table = jnp.concatenate(runs, axis=axis)
   exponent = sum(
     (last - first + 1 >= 2**k).astype(jnp.int32) for k in range(1, len(runs))
   )
   start = exponent * size + first
   end = exponent * size + last + 1 - (1 << exponent)
-  start, end = warp.settle((start, end))
+  table, start, end = warp.settle((table, start, end))
   return jnp.take(table, start, axis=axis, mode='clip') & jnp.take(
     table, end, axis=axis, mode='clip'
   )
