@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -105,8 +106,11 @@ def lines_of(workdir):
 
 def weights_of(workdir):
   steps = sorted(int(p.name) for p in (workdir / 'checkpoints').glob('[0-9]*'))
-  with ocp.PyTreeCheckpointer() as reader:
-    state = reader.restore(workdir / 'checkpoints' / str(steps[-1]) / 'state')
+  with warnings.catch_warnings():
+    # Orbax warns that it takes the shardings from the file, as it should here.
+    warnings.simplefilter('ignore', UserWarning)
+    with ocp.PyTreeCheckpointer() as reader:
+      state = reader.restore(workdir / 'checkpoints' / str(steps[-1]) / 'state')
   return steps, state
 
 
