@@ -252,8 +252,8 @@ def _window(size, num_out, size_out, radius):
 def _all_inside(mask, rows, columns, longest, *, gather):
   """Whether a mask is true in all of rows x columns, ranges of an output."""
   if gather:
-    by_rows = _all_in_range(mask, *rows, longest, axis=1)
-    return _all_in_range(by_rows, *columns, longest, axis=2)
+    by_rows = _all_in_range(mask, rows[0], rows[1], longest, axis=1)
+    return _all_in_range(by_rows, columns[0], columns[1], longest, axis=2)
 
   def members(size, first, last):
     inputs = jnp.arange(size)[None]

@@ -78,8 +78,8 @@ def merge(graphdef: nnx.GraphDef, params: Tree, stats: Tree) -> model.Stormer:
 
 def split_stats(detector: model.Stormer) -> Tree:
   """The non-parameter arrays of a module, as a nested dict."""
-  *_, stats = nnx.split(detector, nnx.Param, ...)
-  return nnx.to_pure_dict(stats)
+  parts: Any = nnx.split(detector, nnx.Param, ...)
+  return nnx.to_pure_dict(parts[2])
 
 
 def learning_rate(config: config_dict.ConfigDict) -> np.ndarray:
