@@ -124,14 +124,17 @@ def run() -> None:
 
 
 def _log_ours() -> None:
-  """Shows what this project says, and of its libraries what is a warning."""
+  """Shows what this project says, and of its libraries what is an error.
+
+  Orbax warns of what we ask for, as that a folder is opened for reading.
+  """
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   ours = str(pathlib.Path(__file__).parent)
   handler.addFilter(
     lambda record: (
-      record.levelno >= std_logging.WARNING or record.pathname.startswith(ours)
+      record.levelno >= std_logging.ERROR or record.pathname.startswith(ours)
     )
   )
   handler.setFormatter(
