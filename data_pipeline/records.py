@@ -141,8 +141,8 @@ class FaceVideos(  # type: ignore[call-arg]  # TFDS's own, untyped keyword
   name = 'face_videos'  # replaced by the dataset's own name per instance
   code_path = None  # no checksums beside the code: nothing is downloaded
   VERSION = tfds.core.Version(VERSION)
-  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012
-  BUILDER_CONFIGS = [  # noqa: RUF012
+  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012 TFDS's name
+  BUILDER_CONFIGS = [  # noqa: RUF012 TFDS's name
     tfds.core.BuilderConfig(
       name='consecutive', description='The first frames (training).'
     ),

@@ -188,7 +188,10 @@ def _frozen_until(
   def update(gradients, state, params=None):
     thawed = state.step >= first_step
     updates, new_inner = inner.update(gradients, state.inner, params)
-    select = lambda new, old: jnp.where(thawed, new, old)  # noqa: E731
+
+    def select(new, old):
+      return jnp.where(thawed, new, old)
+
     return (
       jax.tree.map(lambda u: jnp.where(thawed, u, 0), updates),
       _FrozenState(

@@ -13,7 +13,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 install_import_hook(['data_pipeline', 'stormer_jax'], 'beartype.beartype')
 
 from configs import tiny  # noqa: E402 after the hook
-from data_pipeline import records  # noqa: E402
+from data_pipeline import records  # noqa: E402 after the hook
 
 
 @pytest.fixture(scope='session')
