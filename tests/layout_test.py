@@ -15,6 +15,7 @@ MODULES = sorted(
 # Leaves of stormer_jax: siblings they may import, for types or data alone.
 LEAVES = {
   'model': set(),
+  'flops': {'model'},
   'losses': {'model'},
   'optimizer': set(),
   'sharding': set(),
