@@ -22,7 +22,7 @@ import json
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 from array_record.python import array_record_data_source, array_record_module
 import cv2
@@ -327,6 +327,15 @@ def open_records(
   return Records(files, lengths, tuple(VideoInfo(**v) for v in videos))
 
 
+class _WholeShard(NamedTuple):
+  """All records of a file, in the words of array_record."""
+
+  filename: str
+  take: int
+  skip: int = 0
+  examples_in_shard: int = -1  # not looked at
+
+
 class Records:
   """Random access to the stored videos of one split.
 
@@ -406,14 +415,26 @@ class Records:
   def _fields(self, video_index: int) -> Mapping[str, Any]:
     """Parses a record as far as its encoded frames."""
     if self._source is None:
+      # Told how many records there are, it opens a shard when that is read:
+      # a damaged one does not hide the others.
+      starts = (0, *self._ends)
       self._source = array_record_data_source.ArrayRecordDataSource(
-        list(self._files)
+        [
+          _WholeShard(file, stop - start)
+          for file, start, stop in zip(
+            self._files, starts, self._ends, strict=False
+          )
+        ]
       )
     example = tf_example_pb2.Example.FromString(self._source[video_index])
     fields = example.features.feature
     stored = _text(fields['video_id'])
-    if stored != self.videos[video_index].video_id:
+    info = self.videos[video_index]
+    if stored != info.video_id:
       raise ValueError(f'it holds video {stored!r} instead')
+    num_frames = len(fields['frames'].bytes_list.value)
+    if num_frames != info.num_frames:
+      raise ValueError(f'it holds {num_frames} frames of {info.num_frames}')
     return fields
 
   @contextlib.contextmanager

@@ -204,6 +204,27 @@ def test_a_damaged_record_is_named_by_shard_index_and_video(tmp_path):
     train.read(18, [4])
 
 
+def test_a_missing_shard_does_not_hide_the_others(tmp_path):
+  folder = write_example(tmp_path)
+  (shard,) = folder.glob('mine-train*-00001-of-00002')
+  shard.unlink()
+  train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  train.read(15, [4])
+  with pytest.raises(ValueError, match=r"record 0 of .*00001.*'train16\.mp4'"):
+    train.read(16, [4])
+
+
+def test_a_record_of_another_length_than_described_is_damaged(tmp_path):
+  folder = write_example(tmp_path)
+  described = folder / 'metadata.json'
+  text = described.read_text()
+  assert '"num_frames": 10' in text
+  described.write_text(text.replace('"num_frames": 10', '"num_frames": 11'))
+  train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  with pytest.raises(ValueError, match=r'damaged.*holds 10 frames of 11'):
+    train.read(7, [0])
+
+
 def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
   folder = write_example(tmp_path)
   before = _digests(folder)
