@@ -7,22 +7,33 @@ pixels. Nothing random is left to the device but what it draws from `seed`.
 A training clip is T consecutive kept frames (METHOD 1.3). Which one stands at
 place i of the endless stream is a function of (run seed, i) alone, so any
 number of hosts and readers sees the same global batches, and the position in
-the stream is one integer.
+the stream is one integer. A clip of a damaged record is replaced, where the
+run allows it, by one that the place and the disk alone decide.
 """
 
 from collections.abc import Iterator
 import dataclasses
+import itertools
+import threading
 from typing import Protocol, runtime_checkable
 
+from absl import logging
 import grain
+from jaxtyping import UInt32
 import numpy as np
 
 from data_pipeline import records as records_lib
+
+CORRUPT_POLICIES = ('fail', 'substitute')
 
 
 @runtime_checkable
 class ClipIterator(Protocol):
   """An endless iterator of batches whose place can be saved."""
+
+  @property
+  def num_corrupt(self) -> int:
+    """Damaged records that this process has met and gone around."""
 
   def __next__(self) -> dict[str, np.ndarray]: ...
 
@@ -98,6 +109,9 @@ def train_dataset(
   prefetch: int,
   process_index: int = 0,
   process_count: int = 1,
+  corrupt_records: str = 'fail',
+  corrupt_budget: int = 0,
+  synthetic: bool = False,
 ) -> ClipIterator:
   """Streams shuffled training clips without end.
 
@@ -111,6 +125,12 @@ def train_dataset(
     prefetch: Batches read ahead.
     process_index: This process.
     process_count: Number of processes; divides `batch_size`.
+    corrupt_records: What a damaged record does: 'fail' stops, 'substitute'
+      takes a clip of the next video that can be read.
+    corrupt_budget: Different damaged records that 'substitute' tolerates in
+      this process.
+    synthetic: Read no record: the same noise in every batch, the seeds alone
+      are those of the stream. What is left of a step's time is not input's.
 
   Returns:
     Iterator of {'frames', 'landmarks', 'seed' (uint32 [b])}, this process's
@@ -118,14 +138,21 @@ def train_dataset(
 
   Raises:
     ValueError: If no video has `num_frames` frames, a video is not real, the
-      batch does not divide over the processes, or a number is out of range.
+      batch does not divide over the processes, or a field is out of range.
+      From the iterator: a damaged record, named with its shard and video.
   """
   for name, value, least in (
     ('batch_size', batch_size, 1),
     ('max_offset', max_offset, -1),
+    ('corrupt_budget', corrupt_budget, 0),
   ):
     if value < least:
       raise ValueError(f'data.{name} is {value}; at least {least}')
+  if corrupt_records not in CORRUPT_POLICIES:
+    raise ValueError(
+      f'data.corrupt_records is {corrupt_records!r}; it is one of'
+      f' {CORRUPT_POLICIES}'
+    )
   windows = list_windows(records, num_frames, max_offset)
   if not windows:
     raise ValueError(
@@ -145,16 +172,36 @@ def train_dataset(
       f' {process_count} processes'
     )
 
+  if synthetic:
+    return _NoiseIterator(
+      num_frames, batch_size, seed, process_index, process_count
+    )
+  corrupt = _CorruptRecords(
+    records, corrupt_budget if corrupt_records == 'substitute' else None
+  )
+
   def read(place: int, window: Window) -> dict[str, np.ndarray]:
     epoch = place // len(windows)
-    offset = window_offset(
-      records, window, num_frames, max_offset, (seed, epoch)
+    for choice in _neighbours(windows, window):
+      offset = window_offset(
+        records, choice, num_frames, max_offset, (seed, epoch)
+      )
+      start = offset + choice.index * num_frames
+      slots = range(start, start + num_frames)
+      try:
+        frames, landmarks = records.read(choice.video, slots)
+      except ValueError as error:
+        corrupt.add(choice.video, error)
+      else:
+        return {
+          'frames': frames,
+          'landmarks': landmarks,
+          'seed': _clip_seed(seed, place),
+        }
+    raise ValueError(
+      f'training data: none of the {len(records.videos)} videos can be read,'
+      f' {corrupt.names()}; prepare them again'
     )
-    start = offset + window.index * num_frames
-    slots = range(start, start + num_frames)
-    frames, landmarks = records.read(window.video, slots)
-    draw = np.random.SeedSequence((seed, place)).generate_state(1, np.uint32)
-    return {'frames': frames, 'landmarks': landmarks, 'seed': draw[0]}
 
   dataset = (
     grain.MapDataset.source(windows)
@@ -165,7 +212,7 @@ def train_dataset(
   )
   # Elastic: its state is the global place, so another number of processes
   # continues the same stream.
-  return iter(
+  batches = iter(
     grain.experimental.ElasticIterator(
       dataset,
       batch_size,
@@ -177,6 +224,158 @@ def train_dataset(
       ),
     )
   )
+  return _RecordIterator(batches, corrupt)
+
+
+def _clip_seed(seed: int, place: int) -> UInt32[np.ndarray, '']:
+  """The seed of the pair that is made of the clip at a place."""
+  draw = np.random.SeedSequence((seed, place)).generate_state(1, np.uint32)
+  return draw.reshape(())
+
+
+def _neighbours(windows: list[Window], window: Window) -> Iterator[Window]:
+  """Yields a window, then one of each other video, next videos first."""
+  yield window
+  of_video = {
+    video: tuple(own)
+    for video, own in itertools.groupby(windows, lambda w: w.video)
+  }
+  videos = [*of_video]
+  start = videos.index(window.video)
+  for video in (*videos[start + 1 :], *videos[:start]):
+    own = of_video[video]
+    yield own[window.index % len(own)]
+
+
+class _CorruptRecords:
+  """The damaged records met so far, each told of once."""
+
+  def __init__(self, records: records_lib.Records, budget: int | None):
+    """Takes how many are tolerated; None where the first one ends the run."""
+    self._records = records
+    self._budget = budget
+    self._videos: set[int] = set()
+    self._lock = threading.Lock()  # readers are threads
+
+  def __len__(self) -> int:
+    return len(self._videos)
+
+  def add(self, video: int, error: ValueError) -> None:
+    """Counts a damaged record.
+
+    Raises:
+      ValueError: It is one too many; with the error's shard, index and video.
+    """
+    if self._budget is None:
+      raise ValueError(
+        f'{error}. Prepare it again, or go on without it:'
+        " data.corrupt_records='substitute'"
+      ) from error
+    with self._lock:
+      known = video in self._videos
+      self._videos.add(video)
+      count = len(self._videos)
+    if count > self._budget:
+      raise ValueError(
+        f'{error}. That makes {count} damaged records, data.corrupt_budget is'
+        f' {self._budget}; prepare them again: {self.names()}'
+      ) from error
+    if not known:
+      logging.warning(
+        '%s. A clip of the next video takes its place (%d of at most %d'
+        ' damaged records)',
+        error,
+        count,
+        self._budget,
+      )
+
+  def names(self) -> str:
+    """The first few, for people."""
+    with self._lock:
+      videos = sorted(self._videos)
+    shown = [self._records.videos[video].video_id for video in videos[:10]]
+    return ', '.join(shown) + (', ...' if len(videos) > 10 else '')
+
+
+class _RecordIterator:
+  """The batches of a Grain iterator, and what went wrong while reading."""
+
+  def __init__(self, batches: grain.DatasetIterator, corrupt: _CorruptRecords):
+    self._batches = batches
+    self._corrupt = corrupt
+
+  @property
+  def num_corrupt(self) -> int:
+    return len(self._corrupt)
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    return next(self._batches)
+
+  def get_state(self) -> dict[str, int]:
+    return self._batches.get_state()
+
+  def set_state(self, state: dict[str, int]) -> None:
+    self._batches.set_state(state)
+
+
+class _NoiseIterator:
+  """One batch of noise again and again, under the seeds of the stream."""
+
+  num_corrupt = 0
+
+  def __init__(
+    self,
+    num_frames: int,
+    batch_size: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+  ):
+    self._seed = seed
+    self._batch_size = batch_size
+    self._rows = range(process_index, batch_size, process_count)
+    self._place = 0
+    size = records_lib.CROP_SIZE
+    draws = [np.random.default_rng((seed, row)) for row in self._rows]
+    self._frames = np.stack(
+      [
+        draw.integers(0, 256, (num_frames, size, size, 3), np.uint8)
+        for draw in draws
+      ]
+    )
+    # Where a face would be: blending needs hulls of some area.
+    self._landmarks = np.stack(
+      [
+        draw.uniform(
+          size / 4,
+          size * 3 / 4,
+          (num_frames, records_lib.NUM_LANDMARKS, 2),
+        ).astype(np.float32)
+        for draw in draws
+      ]
+    )
+    self._frames.flags.writeable = self._landmarks.flags.writeable = False
+
+  def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    seeds = [_clip_seed(self._seed, self._place + row) for row in self._rows]
+    self._place += self._batch_size
+    return {
+      'frames': self._frames,
+      'landmarks': self._landmarks,
+      'seed': np.array(seeds, np.uint32),
+    }
+
+  def get_state(self) -> dict[str, int]:
+    return {'global_next_index': self._place}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    self._place = state['global_next_index']
 
 
 def eval_dataset(

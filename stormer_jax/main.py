@@ -131,7 +131,8 @@ def _log_ours() -> None:
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
-  ours = str(pathlib.Path(__file__).parent)
+  root = pathlib.Path(__file__).parent.parent
+  ours = tuple(str(root / name) for name in ('data_pipeline', 'stormer_jax'))
   handler.addFilter(
     lambda record: (
       record.levelno >= std_logging.ERROR or record.pathname.startswith(ours)

@@ -35,6 +35,7 @@ from stormer_jax import (
 # Fields that change how a run is carried out and not what it computes; all
 # others must be those that the workdir was started with.
 _FREE_FIELDS = (
+  'data.corrupt_',
   'data.num_threads',
   'data.prefetch',
   'eval.',
@@ -95,6 +96,9 @@ def train_and_evaluate(
     prefetch=config.data.prefetch,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    corrupt_records=config.data.corrupt_records,
+    corrupt_budget=config.data.corrupt_budget,
+    synthetic=config.data.synthetic,
   )
   if not clips.list_windows(val_records, config.model.num_frames):
     raise ValueError(

@@ -1,6 +1,8 @@
 """The host's stream of clips."""
 
 import itertools
+import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -112,7 +114,9 @@ def test_fakes_are_refused_for_training(data_root):
     clips.train_dataset(test, **OPTIONS)
 
 
-@pytest.mark.parametrize('name, value', [('batch_size', 0), ('max_offset', -2)])
+@pytest.mark.parametrize(
+  'name, value', [('batch_size', 0), ('max_offset', -2), ('corrupt_budget', -1)]
+)
 def test_numbers_out_of_range_are_named(train_records, name, value):
   with pytest.raises(ValueError, match=f'data.{name} is {value}; at least'):
     clips.train_dataset(train_records, **{**OPTIONS, name: value})
@@ -121,6 +125,152 @@ def test_numbers_out_of_range_are_named(train_records, name, value):
 def test_videos_shorter_than_a_clip_are_refused(train_records):
   with pytest.raises(ValueError, match='no video has 64 frames'):
     clips.train_dataset(train_records, **OPTIONS | {'num_frames': 64})
+
+
+@pytest.fixture
+def damaged(data_root, tmp_path):
+  """Copies the training records and flips bytes within some of them."""
+
+  def damage(*videos):
+    shutil.copytree(
+      data_root / 'demo/consecutive', tmp_path / 'demo/consecutive'
+    )
+    whole = records.open_records(data_root, 'demo', 'consecutive', 'train')
+    (shard,) = (tmp_path / 'demo').rglob('*train.array_record*')
+    raw = bytearray(shard.read_bytes())
+    for video in videos:
+      frame = whole.read_record(video).frames[5]
+      place = raw.find(frame[2000:2200])  # their headers are alike
+      assert place > 0
+      raw[place : place + 200] = bytes(
+        b ^ 255 for b in raw[place : place + 200]
+      )
+    shard.write_bytes(raw)
+    return records.open_records(tmp_path, 'demo', 'consecutive', 'train')
+
+  return damage
+
+
+def test_a_damaged_record_stops_the_stream_by_name(damaged):
+  iterator = clips.train_dataset(damaged(2), **OPTIONS)
+  with pytest.raises(
+    ValueError,
+    match=r"damaged record 2 of .*demo-train.*'train2'.*corrupt_records",
+  ):
+    take(iterator, 20)
+
+
+SUBSTITUTE = OPTIONS | {'corrupt_records': 'substitute', 'corrupt_budget': 2}
+
+
+def test_a_clip_of_the_next_readable_video_takes_the_place(
+  damaged, train_records, caplog
+):
+  iterator = clips.train_dataset(damaged(2, 3), **SUBSTITUTE)
+  with caplog.at_level(logging.WARNING):
+    stream = take(iterator, 20)
+  assert iterator.num_corrupt == 2
+  # Told of once each, however often they were met.
+  told = [r.getMessage() for r in caplog.records if 'damaged' in r.getMessage()]
+  assert sorted(t.split("'")[1] for t in told) == ['train2', 'train3']
+  whole = take(clips.train_dataset(train_records, **OPTIONS), 20)
+  windows = clips.list_windows(train_records, 4, -1)
+  readable = {
+    train_records.read(w.video, range(first, first + 4))[0].tobytes(): w.video
+    for w in windows
+    for first in range(
+      4 * w.index,
+      min(4 * w.index + 4, train_records.videos[w.video].num_frames - 3),
+    )
+  }
+  replaced = 0
+  for ours, theirs in zip(stream, whole, strict=True):
+    np.testing.assert_array_equal(ours['seed'], theirs['seed'])
+    for clip, original in zip(ours['frames'], theirs['frames'], strict=True):
+      video, was = readable[clip.tobytes()], readable[original.tobytes()]
+      assert video == (was if was < 2 else 0)  # 2 -> 3 -> 0
+      replaced += was != video
+  assert replaced > 20
+
+
+def test_a_substitute_is_a_function_of_its_place(damaged):
+  broken = damaged(1)
+  iterator = clips.train_dataset(broken, **SUBSTITUTE)
+  take(iterator, 4)
+  state = iterator.get_state()
+  rest = take(iterator, 4)
+  # Another process, with none of the first one's memories.
+  resumed = clips.train_dataset(broken, **SUBSTITUTE)
+  resumed.set_state(state)
+  assert_equal_batches(rest, take(resumed, 4))
+  hosts = [
+    clips.train_dataset(broken, **SUBSTITUTE, process_index=i, process_count=2)
+    for i in range(2)
+  ]
+  for host in hosts:
+    host.set_state(state)
+  for batch, *parts in zip(rest, *(take(h, 4) for h in hosts), strict=True):
+    for i, part in enumerate(parts):
+      np.testing.assert_array_equal(part['frames'], batch['frames'][i::2])
+
+
+def test_more_damage_than_the_budget_names_the_newest_and_the_count(damaged):
+  options = SUBSTITUTE | {'corrupt_budget': 1}
+  iterator = clips.train_dataset(damaged(0, 2), **options)
+  with pytest.raises(
+    ValueError,
+    match=r"damaged record [02] of .*'train[02]'.*2 damaged records"
+    r'.*corrupt_budget is 1.*train0, train2',
+  ):
+    take(iterator, 20)
+
+
+def test_nothing_readable_is_an_error_and_no_endless_search(damaged):
+  iterator = clips.train_dataset(
+    damaged(0, 1, 2, 3), **SUBSTITUTE | {'corrupt_budget': 9}
+  )
+  with pytest.raises(ValueError, match=r'none of the 4 videos.*train0, train1'):
+    next(iterator)
+
+
+def test_an_unknown_policy_is_refused_with_the_choices(train_records):
+  with pytest.raises(ValueError, match=r"'skip'; it is one of.*'substitute'"):
+    clips.train_dataset(train_records, **OPTIONS, corrupt_records='skip')
+
+
+def test_synthetic_batches_read_nothing_and_keep_the_seeds(
+  train_records, monkeypatch
+):
+  real = take(clips.train_dataset(train_records, **OPTIONS), 5)
+  monkeypatch.setattr(records.Records, 'read', None)  # reading would fail
+  iterator = clips.train_dataset(train_records, **OPTIONS, synthetic=True)
+  assert isinstance(iterator, clips.ClipIterator)
+  batches = take(iterator, 5)
+  for ours, theirs in zip(batches, real, strict=True):
+    for name in theirs:
+      assert ours[name].shape == theirs[name].shape
+      assert ours[name].dtype == theirs[name].dtype
+    np.testing.assert_array_equal(ours['seed'], theirs['seed'])
+    np.testing.assert_array_equal(ours['frames'], batches[0]['frames'])
+  assert (batches[0]['frames'][0] != batches[0]['frames'][1]).any()
+
+
+def test_a_synthetic_stream_continues_on_another_number_of_hosts(
+  train_records,
+):
+  options = OPTIONS | {'synthetic': True}
+  iterator = clips.train_dataset(train_records, **options)
+  take(iterator, 3)
+  state = iterator.get_state()
+  whole = next(iterator)
+  for i in range(2):
+    host = clips.train_dataset(
+      train_records, **options, process_index=i, process_count=2
+    )
+    host.set_state(state)
+    part = next(host)
+    for name in whole:
+      np.testing.assert_array_equal(part[name], whole[name][i::2])
 
 
 def test_evaluation_sees_every_clip_once(data_root):
