@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import hashlib
 import io
 import itertools
 import json
@@ -362,6 +363,15 @@ class Records:
 
   def __len__(self) -> int:
     return len(self.videos)
+
+  def fingerprint(self) -> str:
+    """Names the videos and their lengths, in order, in 16 hex digits.
+
+    A stream of clips is a function of these and a seed; a run that goes on
+    with other videos is another run.
+    """
+    listing = [(v.video_id, v.label, v.num_frames) for v in self.videos]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {'_source': None}

@@ -1,6 +1,7 @@
 """Records on disk: what goes in comes out, and damage has a name."""
 
 from concurrent import futures
+import dataclasses
 import hashlib
 import pathlib
 import pickle
@@ -179,6 +180,21 @@ def test_what_is_not_there_is_named_with_the_fix(
 ):
   with pytest.raises(ValueError, match=says):
     records.open_records(written, dataset, rule, split)
+
+
+def test_a_fingerprint_tells_other_videos_or_lengths_apart(train):
+  def fingerprint(*videos):
+    return records.Records(('file',), (len(videos),), videos).fingerprint()
+
+  first, second, *_ = train.videos
+  same = fingerprint(first, second)
+  assert len(same) == 16
+  # Where it lies and what else is known of it does not matter.
+  moved = dataclasses.replace(first, source_path='elsewhere.mp4')
+  assert fingerprint(moved, second) == same
+  longer = dataclasses.replace(first, num_frames=first.num_frames + 1)
+  others = [(second, first), (first,), (longer, second), (first, second, moved)]
+  assert same not in {fingerprint(*videos) for videos in others}
 
 
 def test_there_are_no_negative_videos_and_no_frames_past_the_end(train):
