@@ -8,27 +8,38 @@
   python -m stormer_jax.main --mode=convert --source=A --destination=B
 
 evaluate and predict take the configuration that the run was trained with;
---config.FIELD=VALUE changes it in any mode. A mistake of the user ends in one
-line on stderr and exit status 2.
+--config.FIELD=VALUE changes it in any mode. train and evaluate run on many
+machines by starting the same command on each (docs/launch.md). A mistake of
+the user ends in one line on stderr and exit status 2, a run that was asked to
+stop and saved itself in status 143.
 """
 
 from collections.abc import Sequence
 import contextlib
 import logging as std_logging
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
-import jax
 from ml_collections import config_flags
 
-from stormer_jax import convert, detector, evaluate, predict, train
+from stormer_jax import (
+  convert,
+  detector,
+  distributed,
+  evaluate,
+  predict,
+  train,
+)
 
 MODES = ('train', 'evaluate', 'predict', 'convert')
+_PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
 
 
 def define_flags(argv: Sequence[str]) -> None:
   """Defines the flags; the configuration comes from a file or from a run."""
+  _refuse_addresses(argv)
   flags.DEFINE_enum('mode', None, MODES, 'What to do.', required=True)
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
   flags.DEFINE_string('data_root', None, 'Folder that prepare wrote.')
@@ -39,11 +50,13 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string('source', None, 'Weights or run to convert from.')
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
-  flags.DEFINE_bool(
+  flags.DEFINE_enum(
     'distributed',
-    False,
-    'Join the other processes of this'
-    ' job (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set).',
+    'auto',
+    ('auto', 'off'),
+    'auto: train and evaluate together with the other processes of this job'
+    ' (TPU pod, GKE, SLURM, Open MPI, JAX_COORDINATOR_ADDRESS), if it has any.'
+    ' off: alone, as one run of many that a launcher started at once.',
   )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')
@@ -62,8 +75,8 @@ def main(argv: Sequence[str]) -> None:
       f'unexpected argument {argv[1]}; all arguments are --flags'
     )
   args = flags.FLAGS
-  if args.distributed:
-    jax.distributed.initialize()
+  if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
+    distributed.initialize()
   if args.mode == 'train':
     _require('config', 'workdir', 'data_root')
     train.train_and_evaluate(
@@ -86,6 +99,7 @@ def main(argv: Sequence[str]) -> None:
     print(
       convert.convert(args.source, args.destination, args.heads, args.config)
     )
+  distributed.leave()
 
 
 def _require(*names: str) -> None:
@@ -95,6 +109,18 @@ def _require(*names: str) -> None:
       f'--mode={flags.FLAGS.mode} needs '
       + ' and '.join(f'--{name}' for name in missing)
     )
+
+
+def _refuse_addresses(argv: Sequence[str]) -> None:
+  """Raises for gs:// and its like, of which pathlib would make a folder."""
+  for name in _PATHS:
+    value = _early_flag(argv, name)
+    if value and re.match(r'[a-z][a-z0-9+.-]+://', value):
+      raise ValueError(
+        f'--{name}={value}: not a path; mount the bucket on every machine of'
+        ' the job (gcsfuse for gs://, mount-s3 for s3://) and give the folder:'
+        ' docs/launch.md, "Data and workdir in a bucket"'
+      )
 
 
 def _early_flag(argv: Sequence[str], name: str) -> str | None:
@@ -115,12 +141,21 @@ def run() -> None:
       define_flags(sys.argv)
     app.run(main, flags_parser=_parse)
   except KeyboardInterrupt:
-    sys.exit('interrupted; the same command continues')
+    print('interrupted; the same command continues', file=sys.stderr)
+    distributed.stop(130)
+  except SystemExit as request:
+    if not isinstance(request.code, str):
+      raise
+    # As if SIGTERM had ended us: what XPK, SLURM scripts and supervisors take
+    # for a reason to start the command again.
+    print(request.code, file=sys.stderr)
+    distributed.leave()
+    sys.exit(143)
   except (ValueError, OSError, FloatingPointError) as error:
     if debug:
       raise
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+    distributed.stop(2)
 
 
 def _log_ours() -> None:

@@ -25,6 +25,8 @@ LEAVES = {
   'report': {'metrics'},
   'pretrained': {'tensor_file', 'torch_file', 'weight_names'},
   'weight_names': set(),
+  'distributed': {'roll_call'},
+  'roll_call': set(),
   'tensor_file': set(),
   'torch_file': set(),
 }
