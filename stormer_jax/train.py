@@ -47,6 +47,7 @@ _FREE_FIELDS = (
   'train.keep_last',
   'train.mesh_data',
   'train.mesh_fsdp',
+  'train.mesh_tensor',
 )
 
 BEST_METRICS = (
@@ -76,7 +77,9 @@ def train_and_evaluate(
     FloatingPointError: If a loss term is not finite; names step and term.
   """
   _check(config)
-  mesh = sharding.make_mesh(config.train.mesh_data, config.train.mesh_fsdp)
+  mesh = sharding.make_mesh(
+    config.train.mesh_data, config.train.mesh_fsdp, config.train.mesh_tensor
+  )
 
   # Data.
   open_split = functools.partial(records_lib.open_records, data_root)
@@ -297,6 +300,7 @@ def _jit_pairs(config, mesh, *, train: bool):
       image_size=config.model.image_size,
       patch_size=config.model.patch_size,
       mesh=mesh,
+      batch_axes=sharding.BATCH_AXES,
     ),
     out_shardings=sharding.batch_sharding(mesh),
   )
