@@ -149,7 +149,7 @@ def _write_run(
       part / 'checkpoints', save_steps=lambda step: True
     )
     with contextlib.closing(checkpointer):
-      checkpointer.save(0, weights, {})
+      checkpointer.save(0, weights, {}, {})
     text = json.dumps(
       json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
     )

@@ -64,7 +64,7 @@ def test_averaged_weights_are_read_where_a_run_kept_them(workdir, tiny_config):
   with contextlib.closing(checkpointer):
     for step, average in ((1, {}), (2, {'ema': filled(abstract['params'], 2)})):
       state = filled(abstract, 1) | average
-      checkpointer.save(step, state, {'place': step}, selection=float(step))
+      checkpointer.save(step, state, {}, {}, selection=float(step))
   for step in (1, 2):
     read = detector.load_detector(workdir, step)
     assert read.params['class_token'].max() == step
