@@ -148,15 +148,20 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   train.eval_every_epochs = 1
   train.checkpoint_every = 500  # steps, beside one after each evaluation
   train.keep_last = 2  # newest checkpoints, beside the best
+  train.keep_every_epochs = 0  # milestones kept for ever; 0: none
   # Validation figure that names the best checkpoint, higher is better (D24):
   # 'val/video_auc' | 'val/clip_auc' | 'val/clip_accuracy' | ...
   train.best_metric = 'val/video_auc'
   train.log_every = 50  # steps
-  train.mesh_data = -1  # devices along data; -1: all that the others leave
+  # A batch with a loss term or gradient that is not finite: 'stop' ends the
+  # run, 'skip' leaves the state as it was, at most nonfinite_budget times.
+  train.nonfinite = 'stop'
+  train.nonfinite_budget = 10
+  # Seconds without a sign of life from loader, device or disk after which the
+  # process ends and says what it waited for; 0: never. Compilation counts.
+  train.stall_timeout = 1800.0
+  train.mesh_data = -1  # devices along data; -1: all that fsdp leaves
   train.mesh_fsdp = 1  # devices that share one copy of parameters
-  # Devices that share the work of one clip, of one process. Choice: 1, for
-  # ViT-B fits every device; 2 or 4 for ViT-L with few clips a device.
-  train.mesh_tensor = 1
 
   evaluation = config.eval = config_dict.ConfigDict()
   # NAME:SPLIT, or NAME:SPLIT:MARGIN where one margin does not suit all.

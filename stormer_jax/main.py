@@ -22,6 +22,7 @@ import re
 import sys
 
 from absl import app, flags, logging
+import jax
 from ml_collections import config_flags
 
 from stormer_jax import (
@@ -58,6 +59,16 @@ def define_flags(argv: Sequence[str]) -> None:
     ' (TPU pod, GKE, SLURM, Open MPI, JAX_COORDINATOR_ADDRESS), if it has any.'
     ' off: alone, as one run of many that a launcher started at once.',
   )
+  flags.DEFINE_bool(
+    'profile',
+    False,
+    'Trace a few training steps to WORKDIR/profile, for xprof or TensorBoard.',
+  )
+  flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    'Folder of compiled programs, so that a restarted run begins at once.',
+  )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')
   if mode in ('evaluate', 'predict') and not _early_flag(argv, 'config'):
@@ -75,12 +86,17 @@ def main(argv: Sequence[str]) -> None:
       f'unexpected argument {argv[1]}; all arguments are --flags'
     )
   args = flags.FLAGS
+  if args.compilation_cache:
+    jax.config.update('jax_compilation_cache_dir', args.compilation_cache)
   if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
     distributed.initialize()
   if args.mode == 'train':
     _require('config', 'workdir', 'data_root')
     train.train_and_evaluate(
-      args.config, pathlib.Path(args.workdir), pathlib.Path(args.data_root)
+      args.config,
+      pathlib.Path(args.workdir),
+      pathlib.Path(args.data_root),
+      profile=args.profile,
     )
   elif args.mode == 'evaluate':
     _require('workdir', 'data_root')
@@ -151,11 +167,15 @@ def run() -> None:
     print(request.code, file=sys.stderr)
     distributed.leave()
     sys.exit(143)
-  except (ValueError, OSError, FloatingPointError) as error:
+  except (
+    *(ValueError, OSError, FloatingPointError),
+    train.PeerLostError,
+  ) as error:
     if debug:
       raise
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    distributed.stop(2)
+    # A lost peer is no mistake of the command: it is to be started again.
+    distributed.stop(143 if isinstance(error, train.PeerLostError) else 2)
 
 
 def _log_ours() -> None:

@@ -34,8 +34,10 @@ class TrainState:
     stats: BatchNorm statistics and tensors carried for the original code.
     opt_state: Moments of Adam.
     ema: Averaged parameters, or None if no average is kept.
-    term_sums: Loss terms summed since the last logged step, so that what is
-      logged does not depend on where a run was interrupted.
+    term_sums: Loss terms summed since the last logged step, and the number of
+      'steps' summed, so that what is logged does not depend on where a run was
+      interrupted.
+    skipped: Steps that changed nothing because a term was not finite.
   """
 
   step: Any  # int32 []
@@ -44,6 +46,7 @@ class TrainState:
   opt_state: Tree
   ema: Tree | None
   term_sums: dict[str, Any]  # float32 [] each
+  skipped: Any  # int32 []
 
 
 def make_model(config: config_dict.ConfigDict) -> tuple[nnx.GraphDef, Callable]:
@@ -121,7 +124,8 @@ def init_state(
     stats=stats,
     opt_state=tx.init(params),
     ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
-    term_sums={name: jnp.zeros(()) for name in losses.TERMS},
+    term_sums={name: jnp.zeros(()) for name in (*losses.TERMS, 'steps')},
+    skipped=jnp.zeros((), jnp.int32),
   )
 
 
@@ -135,7 +139,8 @@ def make_train_step(
 
   `terms` are those of the first SAM pass at this step, with the norm of the
   gradient that the step follows; `terms['mean']` is the mean of the loss terms
-  since the last logged step.
+  since the last logged step, and `terms['skipped']` the number of steps so far
+  that changed nothing.
   """
   seed = config.seed
   weights = dict(config.loss)
@@ -143,6 +148,7 @@ def make_train_step(
   batch_stats = config.optimizer.batch_stats
   ema_decay = config.optimizer.ema_decay
   log_every = config.train.log_every
+  skip_nonfinite = config.train.nonfinite == 'skip'
   freeze_steps = config.optimizer.freeze_epochs * steps_per_epoch
 
   def train_step(state, batch):
@@ -171,27 +177,34 @@ def make_train_step(
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    step = state.step + 1
     ema = state.ema
     if ema_decay:
       ema = optimizer.ema_update(ema, params, ema_decay)
+    gradient_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(terms['total']) & jnp.isfinite(gradient_norm)
+    new = (params, stats, opt_state, ema)
+    if skip_nonfinite:
+      old = (state.params, state.stats, state.opt_state, state.ema)
+      new = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
+    params, stats, opt_state, ema = new
     fresh = state.step % log_every == 0
     term_sums = {
-      name: jnp.where(fresh, 0.0, total) + terms[name]
+      name: jnp.where(fresh, 0.0, total)
+      + jnp.where(finite, terms.get(name, 1.0), 0.0)  # 1 more of 'steps'
       for name, total in state.term_sums.items()
     }
-    count = (step - 1) % log_every + 1
-    means = {name: total / count for name, total in term_sums.items()}
+    means = {name: term_sums[name] / term_sums['steps'] for name in terms}
     state = state.replace(
-      step=step,
+      step=state.step + 1,
       params=params,
       stats=stats,
       opt_state=opt_state,
       ema=ema,
       term_sums=term_sums,
+      skipped=state.skipped + ~finite,
     )
-    gradient_norm = optax.tree.norm(grads)
-    return state, {**terms, 'gradient_norm': gradient_norm, 'mean': means}
+    terms |= {'gradient_norm': gradient_norm, 'mean': means}
+    return state, terms | {'skipped': state.skipped}
 
   return train_step
 

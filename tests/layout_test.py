@@ -21,6 +21,9 @@ LEAVES = {
   'sharding': set(),
   'metrics': set(),
   'metric_writer': set(),
+  'progress': {'metric_writer'},
+  'watchdog': set(),
+  'workdir': set(),
   'checkpoint': set(),
   'report': {'metrics'},
   'pretrained': {'tensor_file', 'torch_file', 'weight_names'},
@@ -30,7 +33,7 @@ LEAVES = {
   'tensor_file': set(),
   'torch_file': set(),
 }
-JOINING = {'main', 'train', 'evaluate', 'predict', 'demo'}
+JOINING = {'main', 'train', 'validation', 'evaluate', 'predict', 'demo'}
 
 
 def imports(module: pathlib.Path) -> set[str]:

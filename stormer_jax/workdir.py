@@ -1,0 +1,84 @@
+"""The folder of a run, and whose run it is.
+
+Enters: a configuration. Leaves: `<workdir>/config.json`, which says for ever
+after what the run computes; a second command must agree with it.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any
+
+import jax
+from ml_collections import config_dict
+
+# Fields that change how a run is carried out and not what it computes; all
+# others must be those that the workdir was started with. The dtype is among
+# them so that a run may go on with other hardware; its numbers then round
+# differently from there on.
+_FREE_FIELDS = (
+  'data.corrupt_',
+  'data.num_threads',
+  'data.prefetch',
+  'eval.',
+  'model.attention',
+  'model.dtype',
+  'model.remat',
+  'model.scan_layers',
+  'synthesis.mode',
+  'train.checkpoint_every',
+  'train.keep_every_epochs',
+  'train.keep_last',
+  'train.mesh_',
+  'train.nonfinite_budget',
+  'train.stall_timeout',
+)
+
+
+def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes config.json, or checks that the one there is of the same run.
+
+  Raises:
+    ValueError: Naming every differing field.
+    OSError: If the folder cannot be written.
+  """
+  path = workdir / 'config.json'
+  ours = json.loads(config.to_json_best_effort())
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    ours_flat, theirs_flat = _flatten(ours), _flatten(theirs)
+    differing = [
+      f'{name}: {theirs_flat.get(name, "absent")} there,'
+      f' {ours_flat.get(name, "absent")} here'
+      for name in sorted(ours_flat.keys() | theirs_flat.keys())
+      if ours_flat.get(name) != theirs_flat.get(name)
+      and not name.startswith(_FREE_FIELDS)
+    ]
+    if differing:
+      raise ValueError(
+        f'{path}: written by another configuration ({"; ".join(differing)});'
+        ' choose another --workdir, or set these fields as they were'
+      )
+  elif jax.process_index() == 0:
+    if workdir.exists() and not workdir.is_dir():
+      raise ValueError(f'{workdir}: a file; --workdir is the folder of a run')
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      temporary = path.with_suffix('.tmp')
+      temporary.write_text(json.dumps(ours, indent=2, sort_keys=True) + '\n')
+      temporary.rename(path)
+    except OSError as error:
+      raise OSError(
+        f'{workdir}: cannot be written ({error.strerror or error}); choose a'
+        ' --workdir on a disk with room that you may write to'
+      ) from error
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
