@@ -84,6 +84,7 @@ def initialize(*, seconds: float = _MEETING_SECONDS) -> None:
       seconds=seconds,
       source=job.source,
     )
+    _reach_without_proxy(job.coordinator)
   try:
     jax.distributed.initialize(
       job.coordinator,
@@ -131,6 +132,13 @@ def stop(status: int) -> NoReturn:
   if jax.process_index() == 0:
     time.sleep(_LAST_WORDS_SECONDS)
   os._exit(status)
+
+
+def _reach_without_proxy(coordinator: str) -> None:
+  """Keeps gRPC, which JAX connects by, from asking a proxy for our own host."""
+  known = os.environ.get('no_grpc_proxy', os.environ.get('no_proxy', ''))
+  host = coordinator.rpartition(':')[0]
+  os.environ['no_grpc_proxy'] = ','.join(filter(None, (known, host)))
 
 
 def find_job(environ: Mapping[str, str]) -> Job | None:

@@ -134,8 +134,8 @@ def _refuse_addresses(argv: Sequence[str]) -> None:
     if value and re.match(r'[a-z][a-z0-9+.-]+://', value):
       raise ValueError(
         f'--{name}={value}: not a path; mount the bucket on every machine of'
-        ' the job (gcsfuse for gs://, mount-s3 for s3://) and give the folder:'
-        ' docs/launch.md, "Data and workdir in a bucket"'
+        ' the job (gcsfuse for gs://; mount-s3 for s3://, to read from) and'
+        ' give the folder: docs/launch.md, "Data and workdir in a bucket"'
       )
 
 

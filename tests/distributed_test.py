@@ -272,7 +272,7 @@ distributed.leave()
 """
 
 
-def test_two_processes_join_and_add_up_their_numbers():
+def test_two_processes_join_and_add_up_their_numbers_past_a_dead_proxy():
   with socket.create_server(('localhost', 0)) as server:
     port = server.getsockname()[1]
   processes = [
@@ -285,6 +285,7 @@ def test_two_processes_join_and_add_up_their_numbers():
         'JAX_NUM_PROCESSES': '2',
         'JAX_PROCESS_ID': str(index),
         'JAX_PLATFORMS': 'cpu',
+        'http_proxy': 'http://localhost:9',
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
