@@ -141,11 +141,12 @@ def _refuse_addresses(argv: Sequence[str]) -> None:
 
 def _early_flag(argv: Sequence[str], name: str) -> str | None:
   """Value of a flag before flags are parsed, for what defines other flags."""
+  found = None  # the last one counts, as it does for absl
   for i, argument in enumerate(argv):
     flag, _, value = argument.lstrip('-').partition('=')
     if argument.startswith('-') and flag == name:
-      return value or (argv[i + 1] if i + 1 < len(argv) else None)
-  return None
+      found = value or (argv[i + 1] if i + 1 < len(argv) else None)
+  return found
 
 
 def run() -> None:

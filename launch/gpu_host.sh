@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Trains on one machine with all its GPUs, in one process.
+#
+#   DATA=/data WORKDIR=/runs/stormer \
+#   launch/gpu_host.sh [--dry-run] --config=configs/ffpp_c23.py [flags]
+#
+# A run that was killed (by the kernel, for memory) or that crashed starts again
+# by itself, up to RESTARTS times. SIGTERM stops it after it has saved itself.
+source "$(dirname "$0")/common.sh"
+
+: "${DATA:?folder that prepare wrote}" "${WORKDIR:?folder of the run}"
+RESTARTS=${RESTARTS:-10}
+
+train() {
+  run python -m stormer_jax.main --mode=train --data_root="$DATA" \
+    --workdir="$WORKDIR" "$@"
+}
+
+child=
+stopping=
+trap 'stopping=1; [[ -z $child ]] || kill -TERM "$child"' TERM INT
+for ((attempt = 0; ; attempt++)); do
+  train "$@" &
+  child=$!
+  # A signal ends `wait` before the child has ended.
+  while true; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  if [[ $stopping ]] || ((status < 128 || attempt >= RESTARTS)); then
+    exit "$status"
+  fi
+  echo "ended with status $status; starting again" >&2
+  sleep 5
+done
