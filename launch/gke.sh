@@ -27,4 +27,5 @@ run xpk workload create --workload="$NAME" --project="$PROJECT" \
   --docker-image="$IMAGE" --storage="$STORAGE" --max-restarts=50 \
   --termination-grace-period-seconds=120 \
   --command="$(quoted python -m stormer_jax.main --mode=train \
-    --data_root=/mnt/bucket/data --workdir="/mnt/bucket/runs/$NAME" "$@")"
+    --data_root=/mnt/bucket/data --workdir="/mnt/bucket/runs/$NAME" \
+    --compilation_cache=/mnt/bucket/compiled "$@")"

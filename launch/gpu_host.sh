@@ -13,7 +13,7 @@ RESTARTS=${RESTARTS:-10}
 
 train() {
   run python -m stormer_jax.main --mode=train --data_root="$DATA" \
-    --workdir="$WORKDIR" "$@"
+    --workdir="$WORKDIR" --compilation_cache="$WORKDIR/compiled" "$@"
 }
 
 child=

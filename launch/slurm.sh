@@ -26,7 +26,8 @@ source "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}/launch/common.sh"
 status=0
 run srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-32}" \
   python -m stormer_jax.main --mode=train --data_root="$DATA" \
-  --workdir="$WORKDIR" "$@" || status=$?
+  --workdir="$WORKDIR" --compilation_cache="$WORKDIR/compiled" "$@" ||
+  status=$?
 # 143: stopped on request, and saved. Others from 128: killed, or crashed.
 restarts=${SLURM_RESTART_COUNT:-0}
 if [[ $DRY_RUN ]] || ((status >= 128 && restarts < 100)); then

@@ -29,7 +29,8 @@ start_and_follow() {
   tpu scp launch/common.sh launch/tpu_worker.sh "$NAME:" --worker=all &&
     tpu ssh "$NAME" --worker=all --command="$(quoted \
       bash tpu_worker.sh "$IMAGE" "$BUCKET" --mode=train \
-      --data_root=/mnt/bucket/data --workdir="/mnt/bucket/runs/$NAME" "$@")"
+      --data_root=/mnt/bucket/data --workdir="/mnt/bucket/runs/$NAME" \
+      --compilation_cache=/mnt/bucket/compiled "$@")"
 }
 
 state() {

@@ -135,6 +135,15 @@ def test_every_flag_of_ours_exists(name):
       assert flag in known
 
 
+def test_the_page_on_launching_knows_every_script_and_setting():
+  page = (ROOT / 'docs/launch.md').read_text()
+  names = {f'launch/{script}' for script, _, _ in CASES.values()}
+  names -= {'launch/tpu_worker.sh'}  # which tpu.sh starts
+  for path in SCRIPTS:
+    names |= set(re.findall(r'\$\{([A-Z]+):?[-?]', path.read_text()))
+  assert not {name for name in names if name not in page}
+
+
 def test_a_missing_setting_is_named():
   shown = dry_run('gpu_host.sh', {'WORKDIR': '/runs/a'}, TRAIN)
   assert shown.returncode != 0 and 'DATA: folder that prepare' in shown.stderr
