@@ -11,16 +11,18 @@ source "$(dirname "$0")/common.sh"
 : "${DATA:?folder that prepare wrote}" "${WORKDIR:?folder of the run}"
 RESTARTS=${RESTARTS:-10}
 
-train() {
-  run python -m stormer_jax.main --mode=train --data_root="$DATA" \
-    --workdir="$WORKDIR" --compilation_cache="$WORKDIR/compiled" "$@"
-}
+command=(python -m stormer_jax.main --mode=train --data_root="$DATA"
+  --workdir="$WORKDIR" --compilation_cache="$WORKDIR/compiled" "$@")
+if [[ $DRY_RUN ]]; then
+  run "${command[@]}"
+  exit
+fi
 
 child=
 stopping=
-trap 'stopping=1; [[ -z $child ]] || kill -TERM "$child"' TERM INT
+trap 'stopping=1; kill -TERM $child 2>/dev/null || true' TERM INT
 for ((attempt = 0; ; attempt++)); do
-  train "$@" &
+  "${command[@]}" &
   child=$!
   # A signal ends `wait` before the child has ended.
   while true; do
@@ -33,4 +35,5 @@ for ((attempt = 0; ; attempt++)); do
   fi
   echo "ended with status $status; starting again" >&2
   sleep 5
+  [[ ! $stopping ]] || exit "$status"
 done

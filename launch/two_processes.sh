@@ -28,7 +28,7 @@ for ((i = 0; i < COUNT; i++)); do
 done
 [[ $DRY_RUN ]] && exit
 
-trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM INT
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 highest=0
 for pid in "${pids[@]}"; do
   # A signal ends `wait` before the process has ended.
