@@ -160,8 +160,11 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Seconds without a sign of life from loader, device or disk after which the
   # process ends and says what it waited for; 0: never. Compilation counts.
   train.stall_timeout = 1800.0
-  train.mesh_data = -1  # devices along data; -1: all that fsdp leaves
+  train.mesh_data = -1  # devices along data; -1: all that the others leave
   train.mesh_fsdp = 1  # devices that share one copy of parameters
+  # Devices that share the work of one clip, of one process. Choice: 1, for
+  # ViT-B fits every device; 2 or 4 for ViT-L with few clips a device.
+  train.mesh_tensor = 1
 
   evaluation = config.eval = config_dict.ConfigDict()
   # NAME:SPLIT, or NAME:SPLIT:MARGIN where one margin does not suit all.

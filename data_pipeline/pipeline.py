@@ -145,6 +145,7 @@ def make_pairs(
   patch_size: int,
   *,
   mesh: jax.sharding.Mesh | None = None,
+  batch_axes: tuple[str, ...] | None = None,
 ) -> Batch:
   """Makes a training batch of b pairs, 2b clips (METHOD 2-5).
 
@@ -160,8 +161,10 @@ def make_pairs(
       the other with real branches ('map'), or as suits the backend ('auto').
     image_size: px; static.
     patch_size: px; static.
-    mesh: devices over which the batch is split along all axes. Needed with
-      'map' on several devices, which would gather the batch otherwise.
+    mesh: devices over which the batch is split. Needed with 'map' on several
+      devices, which would gather the batch otherwise.
+    batch_axes: axes of the mesh that split it; along the others every device
+      makes the same pairs. None: all axes.
   """
   pair = functools.partial(
     _pair_rows,
@@ -181,7 +184,7 @@ def make_pairs(
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
   if mesh is not None:
-    spec = jax.sharding.PartitionSpec(mesh.axis_names)
+    spec = jax.sharding.PartitionSpec(batch_axes or mesh.axis_names)
     # Unchecked: jax refuses vmap of a branch on values it knows to vary.
     make = jax.shard_map(
       make, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False

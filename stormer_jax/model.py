@@ -333,16 +333,26 @@ class Attention(nnx.Module):
     self, config: StormerConfig, linear: Callable, *, rngs: nnx.Rngs
   ):
     width, dtype = config.width, config.dtype
-    self.num_heads = config.num_heads
+    self.num_heads, self.dtype = config.num_heads, dtype
     self.implementation: Any = config.attention  # JAX wants a Literal
     self.qkv = linear(width, 3 * width, dtype, rngs)
     self.proj = linear(width, width, dtype, rngs)
 
   def __call__(self, x: Float[Array, 'b m s d']) -> Float[Array, 'b m s d']:
     num_clips = x.shape[0]
-    query, key, value = rearrange(
-      self.qkv(x), 'b m s (qkv h k) -> qkv (b m) s h k', qkv=3, h=self.num_heads
+    # Heads become an axis of the weights, not of their product: devices that
+    # share a clip (mesh axis `tensor`) then exchange weights and no products.
+    kernel, bias = (
+      rearrange(
+        jnp.asarray(p, self.dtype),
+        '... (qkv h k) -> ... qkv h k',
+        qkv=3,
+        h=self.num_heads,
+      )
+      for p in (self.qkv.kernel, self.qkv.bias)
     )
+    x = jnp.einsum('bmsd,dqhk->bmsqhk', x, kernel) + bias[None, None, None]
+    query, key, value = rearrange(x, 'b m s qkv h k -> qkv (b m) s h k')
     x = jax.nn.dot_product_attention(
       query, key, value, implementation=self.implementation
     )

@@ -74,7 +74,9 @@ def train_and_evaluate(
     PeerLostError: If another process of the run has failed.
   """
   _check(config)
-  mesh = sharding.make_mesh(config.train.mesh_data, config.train.mesh_fsdp)
+  mesh = sharding.make_mesh(
+    config.train.mesh_data, config.train.mesh_fsdp, config.train.mesh_tensor
+  )
 
   # Data.
   open_split = functools.partial(records_lib.open_records, data_root)
@@ -325,6 +327,7 @@ def _jit_pairs(config, mesh, *, train: bool):
       image_size=config.model.image_size,
       patch_size=config.model.patch_size,
       mesh=mesh,
+      batch_axes=sharding.BATCH_AXES,
     ),
     out_shardings=sharding.batch_sharding(mesh),
   )
