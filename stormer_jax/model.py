@@ -59,6 +59,7 @@ class StormerConfig:
   attention: str  # implementation of jax.nn.dot_product_attention
   remat: str  # 'none' | 'full' | 'dots' kept of a block for the way back
   scan_layers: bool
+  batch_norm_groups: int = 1  # parts of a batch with statistics of their own
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -66,7 +67,13 @@ class StormerConfig:
         raise ValueError(
           f'model.{name} is {getattr(self, name)!r}; it is one of {allowed}'
         )
-    for name in ('depth', 'num_heads', 'patch_size', 'num_frames'):
+    for name in (
+      'depth',
+      'num_heads',
+      'patch_size',
+      'num_frames',
+      'batch_norm_groups',
+    ):
       if getattr(self, name) < 1:
         raise ValueError(f'model.{name} is {getattr(self, name)}; at least 1')
     for name in ('drop_path', 'head_dropout'):
@@ -395,9 +402,9 @@ class MapHead(nnx.Module):
     width, dtype = config.width, config.dtype
     self.config = config
     self.conv1 = _time_conv(width, width, dtype, rngs)
-    self.norm1 = BatchNorm(width, dtype)
+    self.norm1 = BatchNorm(width, dtype, config.batch_norm_groups)
     self.conv2 = _time_conv(width, width // 4, dtype, rngs)
-    self.norm2 = BatchNorm(width // 4, dtype)
+    self.norm2 = BatchNorm(width // 4, dtype, config.batch_norm_groups)
     self.conv3 = _time_conv(width // 4, 1, jnp.float32, rngs)
 
   def __call__(
@@ -416,11 +423,13 @@ class BatchNorm(nnx.Module):
   """PyTorch's batch normalisation: unbiased running variance, a count.
 
   In training mode statistics are those of the whole batch, on however many
-  devices it lies. Float32 inside.
+  devices it lies; or of each of `groups` equal parts, one after the other. Then
+  the running ones are of the first part alone, as with as many GPUs of the
+  released code (D36). Float32 inside.
   """
 
-  def __init__(self, num_features: int, dtype: str):
-    self.dtype = dtype
+  def __init__(self, num_features: int, dtype: str, groups: int = 1):
+    self.dtype, self.groups = dtype, groups
     self.use_running_average = False
     self.scale = nnx.Param(jnp.ones(num_features))
     self.bias = nnx.Param(jnp.zeros(num_features))
@@ -433,18 +442,30 @@ class BatchNorm(nnx.Module):
     if use_running_average is not None:
       self.use_running_average = use_running_average
 
-  def __call__(self, x: Float[Array, '*b c']) -> Float[Array, '*b c']:
-    rows = x.astype(jnp.float32).reshape(-1, x.shape[-1])
+  def __call__(self, x: Float[Array, 'b *m c']) -> Float[Array, 'b *m c']:
+    """Normalises each channel.
+
+    Raises:
+      ValueError: In training mode, if b does not divide into the groups.
+    """
+    groups = 1 if self.use_running_average else self.groups
+    if x.shape[0] % groups:
+      raise ValueError(
+        f'model.batch_norm_groups is {groups}, which does not divide the'
+        f' {x.shape[0]} clips of a step (2 data.batch_size /'
+        ' train.accumulate)'
+      )
+    rows = x.astype(jnp.float32).reshape(groups, -1, x.shape[-1])
     if self.use_running_average:
-      mean, var = self.mean[...], self.var[...]
+      mean, var = self.mean[...][None], self.var[...][None]
     else:
-      mean, var, size = rows.mean(axis=0), rows.var(axis=0), rows.shape[0]
-      unbiased = var * (size / max(size - 1, 1))
-      self.mean[...] = 0.95 * self.mean[...] + 0.05 * mean
+      mean, var, size = rows.mean(axis=1), rows.var(axis=1), rows.shape[1]
+      unbiased = var[0] * (size / max(size - 1, 1))
+      self.mean[...] = 0.95 * self.mean[...] + 0.05 * mean[0]
       self.var[...] = 0.95 * self.var[...] + 0.05 * unbiased
       self.count[...] += 1
-    gain = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
-    rows = (rows - mean[None]) * gain[None] + self.bias[...][None]
+    gain = self.scale[...][None] * jax.lax.rsqrt(var + 1e-5)
+    rows = (rows - mean[:, None]) * gain[:, None] + self.bias[...][None, None]
     return rows.reshape(x.shape).astype(self.dtype)
 
 

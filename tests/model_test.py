@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 from flax import nnx
 import jax
@@ -248,21 +249,27 @@ def test_drop_path_grows_from_none_in_the_first_block():
   )
 
 
-def test_batch_norm_equals_a_numpy_rewrite():
-  norm = model.BatchNorm(5, 'float32')
+@pytest.mark.parametrize('groups', [1, 3])
+def test_batch_norm_equals_a_numpy_rewrite(groups):
+  """Statistics of each part of the batch; running ones of the first (D36)."""
+  norm = model.BatchNorm(5, 'float32', groups)
   random = np.random.default_rng(0)
   norm.scale[...] = jnp.asarray(random.normal(size=5), jnp.float32)
   norm.bias[...] = jnp.asarray(random.normal(size=5), jnp.float32)
   running_mean, running_var = np.zeros(5), np.ones(5)
   for count in (1, 2, 3):
-    x = random.normal(3.0, 2.0, size=(2, 4, 5))
+    x = random.normal(3.0, 2.0, size=(6, 4, 5))
     y = norm(jnp.asarray(x, jnp.float32))
-    mean, var = x.mean((0, 1)), x.var((0, 1))
-    expected = (x - mean) / np.sqrt(var + 1e-5)
-    expected = expected * np.asarray(norm.scale) + np.asarray(norm.bias)
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-    running_mean = 0.95 * running_mean + 0.05 * mean
-    running_var = 0.95 * running_var + 0.05 * x.var((0, 1), ddof=1)
+    expected = []
+    for part in np.split(x, groups):
+      part = (part - part.mean((0, 1))) / np.sqrt(part.var((0, 1)) + 1e-5)
+      expected.append(part * np.asarray(norm.scale) + np.asarray(norm.bias))
+    np.testing.assert_allclose(
+      y, np.concatenate(expected), rtol=1e-4, atol=1e-5
+    )
+    first = x[: 6 // groups]
+    running_mean = 0.95 * running_mean + 0.05 * first.mean((0, 1))
+    running_var = 0.95 * running_var + 0.05 * first.var((0, 1), ddof=1)
     np.testing.assert_allclose(norm.mean, running_mean, rtol=1e-5)
     np.testing.assert_allclose(norm.var, running_var, rtol=1e-5)
     assert norm.count[...] == count
@@ -272,6 +279,36 @@ def test_batch_norm_equals_a_numpy_rewrite():
   y = norm(jnp.asarray(x, jnp.float32))
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
   assert norm.count[...] == 3
+
+
+def test_statistics_of_each_device_need_no_talk_between_devices():
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+  split = NamedSharding(mesh, PartitionSpec('data'))
+
+  @jax.jit
+  def normalise(x):
+    norm = model.BatchNorm(5, 'float32', groups=8)
+    return norm(x), norm.mean[...]
+
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 7, 5)), jnp.float32)
+  program = normalise.lower(jax.device_put(x, split)).compile()
+  # Only the running statistics, 5 numbers, go from the first device to all.
+  talk = re.findall(r'= f32\[([\d,]*)\]\S* all-[a-z]+\(', program.as_text())
+  assert talk and all(np.prod(np.int_(size.split(','))) == 5 for size in talk)
+  for ours, theirs in zip(
+    program(jax.device_put(x, split)), normalise(x), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_that_do_not_divide_the_batch_are_refused():
+  norm = model.BatchNorm(5, 'float32', groups=4)
+  with pytest.raises(
+    ValueError, match=r'batch_norm_groups is 4, .* the 6 clips'
+  ):
+    norm(jnp.ones((6, 2, 5)))
+  norm.eval()
+  norm(jnp.ones((6, 2, 5)))  # running statistics know no groups
 
 
 def test_eight_devices_share_the_statistics_of_the_whole_batch():
@@ -366,6 +403,7 @@ def test_training_without_random_numbers_is_refused(changes):
     ({'image_size': 13}, 'model.image_size is 13; .* patch_size'),
     ({'image_size': 0}, 'model.image_size is 0'),
     ({'depth': 0}, 'model.depth is 0; at least 1'),
+    ({'batch_norm_groups': 0}, 'model.batch_norm_groups is 0; at least 1'),
     ({'drop_path': 1.0}, r'model.drop_path is 1.0; in \[0, 1\)'),
   ],
   ids=str,
