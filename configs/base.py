@@ -163,6 +163,10 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Seconds without a sign of life from loader, device or disk after which the
   # process ends and says what it waited for; 0: never. Compilation counts.
   train.stall_timeout = 1800.0
+  # Micro-batches a step. Choice: 1; N > 1 where a step does not fit a device:
+  # the same SAM step but for BatchNorm statistics, which are those of a
+  # micro-batch, and dropout masks.
+  train.accumulate = 1
   train.mesh_data = -1  # devices along data; -1: all that the others leave
   train.mesh_fsdp = 1  # devices that share one copy of parameters
   # Devices that share the work of one clip, of one process. Choice: 1, for

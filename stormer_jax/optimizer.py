@@ -106,13 +106,14 @@ def trainable_mask(
 
 
 def sam_gradients(
-  loss_fn: Callable[[Tree, Tree], tuple[Array, tuple[Any, Tree]]],
+  loss_fn: Callable[..., tuple[Array, tuple[Any, Tree]]],
   params: Tree,
   stats: Tree,
   *,
   rho: float,
   batch_stats: str,
   trainable: Tree | None = None,
+  micro_batches: Tree | None = None,
 ) -> tuple[Tree, Tree, Float[Array, ''], Any]:
   """Returns the gradient at the worst point within `rho` of the parameters.
 
@@ -128,6 +129,10 @@ def sam_gradients(
       'first_pass' alone, or 'both_passes' one after the other (D15).
     trainable: Scalars shaped like the tree of parameters, may be traced; a
       leaf with 0 enters neither |g| nor the ascent, and its gradient is 0.
+    micro_batches: Tree of arrays [n, ...]; `loss_fn` then takes one of the n
+      as its third argument. Each gradient is the mean over all n, loss and
+      terms too; statistics pass through them in order. Only one of the n is
+      worked on at a time.
 
   Returns:
     gradients: At the worst point.
@@ -144,6 +149,8 @@ def sam_gradients(
       'both_passes'
     )
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+  if micro_batches is not None:
+    value_and_grad = _over_micro_batches(value_and_grad, micro_batches)
 
   def masked(gradients):
     if trainable is None:
@@ -161,6 +168,33 @@ def sam_gradients(
   (_, (_, both_stats)), gradients = value_and_grad(worst, first_stats)
   new_stats = both_stats if batch_stats == 'both_passes' else first_stats
   return masked(gradients), new_stats, loss, terms
+
+
+def _over_micro_batches(value_and_grad: Callable, micro_batches: Tree):
+  """Makes (params, stats) -> mean values and gradients, in one loop."""
+  num = jax.tree.leaves(micro_batches)[0].shape[0]
+
+  def mean_value_and_grad(params, stats):
+    def body(carry, micro_batch):
+      stats, sums = carry
+      (loss, (terms, stats)), gradients = value_and_grad(
+        params, stats, micro_batch
+      )
+      sums = jax.tree.map(jnp.add, sums, (loss, terms, gradients))
+      return (stats, sums), None
+
+    one = jax.tree.map(lambda x: x[0], micro_batches)
+    (loss, (terms, _)), gradients = jax.eval_shape(
+      value_and_grad, params, stats, one
+    )
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), (loss, terms, gradients)
+    )
+    (stats, sums), _ = jax.lax.scan(body, (stats, zeros), micro_batches)
+    loss, terms, gradients = jax.tree.map(lambda x: x / num, sums)
+    return (loss, (terms, stats)), gradients
+
+  return mean_value_and_grad
 
 
 def ema_update(ema: Tree, params: Tree, decay: float) -> Tree:

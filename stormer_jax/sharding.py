@@ -123,6 +123,26 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+  """Checks that every device gets as many pairs of every micro-batch.
+
+  Args:
+    batch_size: Pairs a step, `data.batch_size`.
+    accumulate: Micro-batches a step, `train.accumulate`.
+    mesh: From `make_mesh`.
+
+  Raises:
+    ValueError: If not; names the fields.
+  """
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if accumulate < 1 or batch_size % (parts * accumulate):
+    raise ValueError(
+      f'data.batch_size is {batch_size} and train.accumulate is {accumulate}:'
+      f' over {parts} devices the batch must be a multiple of'
+      f' {parts * max(accumulate, 1)} pairs, and accumulate at least 1'
+    )
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh):
   """Puts this process's share of a batch on its devices.
 

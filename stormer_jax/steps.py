@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
+from einops import rearrange
 import flax
 from flax import nnx
 import jax
@@ -150,18 +151,25 @@ def make_train_step(
   log_every = config.train.log_every
   skip_nonfinite = config.train.nonfinite == 'skip'
   freeze_steps = config.optimizer.freeze_epochs * steps_per_epoch
+  accumulate = config.train.accumulate
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-    def loss_fn(params, stats):
+    # Both SAM passes see the same dropout masks, so that the ascent looks at
+    # the function that the descent then minimises.
+    def loss_fn(params, stats, part=(batch, key)):
+      clips, dropout_key = part
       detector = merge(graphdef, params, stats)
       detector.train()
-      # Both SAM passes see the same dropout masks, so that the ascent looks
-      # at the function that the descent then minimises.
-      outputs = detector(batch['clip'], rngs=nnx.Rngs(dropout=key))
-      total, terms = losses.three_task_loss(outputs, batch, **weights)
+      outputs = detector(clips['clip'], rngs=nnx.Rngs(dropout=dropout_key))
+      total, terms = losses.three_task_loss(outputs, clips, **weights)
       return total, (terms, split_stats(detector))
+
+    parts = None
+    if accumulate != 1:
+      keys = jax.random.split(key, accumulate)
+      parts = (split_batch(batch, accumulate), keys)
 
     # Frozen at first: no gradient, so neither SAM's norm nor the weight decay
     # sees the backbone (METHOD 8.2, D22). Traced, so one program serves all
@@ -174,6 +182,7 @@ def make_train_step(
       rho=rho,
       batch_stats=batch_stats,
       trainable=trainable,
+      micro_batches=parts,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -207,6 +216,31 @@ def make_train_step(
     return state, terms | {'skipped': state.skipped}
 
   return train_step
+
+
+def split_batch(
+  batch: Mapping[str, Array], accumulate: int
+) -> dict[str, Array]:
+  """Cuts a batch of pairs into micro-batches, [b, ...] -> [n, b / n, ...].
+
+  Micro-batch i takes the pairs i, i + n, i + 2n, ...: every device has some of
+  each, and none moves, if the pairs on a device divide into n.
+
+  Raises:
+    ValueError: If the pairs do not divide into n.
+  """
+  num_pairs = len(batch['label']) // 2
+  if accumulate < 1 or num_pairs % accumulate:
+    raise ValueError(
+      f'train.accumulate is {accumulate}; it must divide the {num_pairs} pairs'
+      ' of a step (data.batch_size)'
+    )
+  return {
+    name: rearrange(
+      x, '(pair n two) ... -> n (pair two) ...', n=accumulate, two=2
+    )
+    for name, x in batch.items()
+  }
 
 
 def make_eval_step(

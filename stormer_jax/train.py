@@ -77,6 +77,7 @@ def train_and_evaluate(
   mesh = sharding.make_mesh(
     config.train.mesh_data, config.train.mesh_fsdp, config.train.mesh_tensor
   )
+  sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
 
   # Data.
   open_split = functools.partial(records_lib.open_records, data_root)

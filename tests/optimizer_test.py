@@ -1,5 +1,7 @@
 """Learning rate, Adam with its decay, the frozen start, and SAM."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -217,6 +219,39 @@ def test_without_a_radius_sam_is_one_plain_pass(params):
     params,
   )
   assert stats['count'] == 1
+
+
+@pytest.mark.parametrize('rho', [0.0, 0.05])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(params, rho):
+  weights = jnp.arange(1.0, 7.0)
+
+  def loss_fn(params, stats, weights):
+    loss, (_, stats) = _bowl(params, stats)
+    # A loss that is a mean over the batch, and not the same for all of it.
+    return loss * weights.mean(), ({'total': loss * weights.mean()}, stats)
+
+  whole = optimizer.sam_gradients(
+    functools.partial(loss_fn, weights=weights),
+    params,
+    _STATS,
+    rho=rho,
+    batch_stats='both_passes',
+  )
+  cut = optimizer.sam_gradients(
+    loss_fn,
+    params,
+    _STATS,
+    rho=rho,
+    batch_stats='both_passes',
+    micro_batches=weights.reshape(3, 2),
+  )
+  for ours, theirs in zip(
+    jax.tree.leaves((cut[0], cut[2:])),
+    jax.tree.leaves((whole[0], whole[2:])),
+    strict=True,
+  ):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+  assert cut[1]['count'] == 3 * whole[1]['count']  # one after the other
 
 
 def test_unknown_passes_are_refused(params):

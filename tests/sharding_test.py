@@ -124,3 +124,11 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_fix():
   four = sharding.make_mesh(tensor=2)
   with pytest.raises(ValueError, match='batch of 6 does not divide over 4'):
     sharding.put_batch({'x': np.zeros((6, 1))}, four)
+
+
+def test_every_device_needs_whole_pairs_of_every_micro_batch():
+  mesh = sharding.make_mesh(tensor=2)
+  sharding.check_batch(16, 4, mesh)
+  for batch_size, accumulate in ((16, 8), (6, 1), (8, 0)):
+    with pytest.raises(ValueError, match=f'{batch_size} and train.accumulate'):
+      sharding.check_batch(batch_size, accumulate, mesh)
