@@ -272,6 +272,8 @@ def _by_tpu(environ: Mapping[str, str]) -> Job | None:
     'TPU_WORKER_HOSTNAMES'
   )
   alone = Job('TPU', num_processes=1)
+  if workers is None and 'TPU_PROCESS_ADDRESSES_PATH' in environ:
+    return Job(f'TPU workers of {environ["TPU_PROCESS_ADDRESSES_PATH"]}')
   if workers is None:
     return alone if 'TPU_SKIP_MDS_QUERY' in environ else Job('TPU VM metadata')
   slices = environ.get('MEGASCALE_NUM_SLICES') or '1'

@@ -170,6 +170,8 @@ def test_open_mpi_on_one_machine_needs_no_address():
     | {'TPU_WORKER_HOSTNAMES': 'a', 'MEGASCALE_NUM_SLICES': '2'}
     | {'MEGASCALE_SLICE_ID': '0'},
     {'TPU_ML_PLATFORM': 'JAX'},  # a TPU VM, whose metadata JAX asks
+    {'TPU_ML_PLATFORM': 'JAX', 'TPU_SKIP_MDS_QUERY': 'true'}
+    | {'TPU_PROCESS_ADDRESSES_PATH': '/etc/workers'},
     TPU | {'JAX_PLATFORMS': 'tpu,cpu'},
     TPU | INDEXED,
   ],

@@ -302,7 +302,7 @@ def test_two_processes_really_train(data_root, tmp_path):
     ),
     capture_output=True,
     text=True,
-    timeout=600,
+    timeout=1800,  # a minute on a quiet machine
   )
   assert done.returncode == 0, done.stderr
   assert 'process 1 of 2, by JAX_COORDINATOR_ADDRESS' in done.stderr
