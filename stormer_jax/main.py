@@ -1,4 +1,4 @@
-"""One program: train, evaluate, predict or convert.
+"""One program: train, evaluate, predict, convert or plan.
 
   python -m stormer_jax.main --mode=train --config=configs/demo.py \
     --data_root=DATA --workdir=RUN [--config.optimizer.peak_lr=1e-4]
@@ -6,6 +6,8 @@
     [--config.eval.datasets="('celebdf_v2:test',)"]
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
   python -m stormer_jax.main --mode=convert --source=A --destination=B
+  python -m stormer_jax.main --mode=plan --config=configs/ffpp_c23.py \
+    --device_kind='TPU v5e' --devices=8
 
 evaluate and predict take the configuration that the run was trained with;
 --config.FIELD=VALUE changes it in any mode. train and evaluate run on many
@@ -30,11 +32,12 @@ from stormer_jax import (
   detector,
   distributed,
   evaluate,
+  plan,
   predict,
   train,
 )
 
-MODES = ('train', 'evaluate', 'predict', 'convert')
+MODES = ('train', 'evaluate', 'predict', 'convert', 'plan')
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
 
 
@@ -51,6 +54,10 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string('source', None, 'Weights or run to convert from.')
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
+  flags.DEFINE_string(
+    'device_kind', 'cpu', 'Device to plan for, as jax names it.'
+  )
+  flags.DEFINE_integer('devices', 1, 'Devices to plan for.', lower_bound=1)
   flags.DEFINE_enum(
     'distributed',
     'auto',
@@ -110,6 +117,13 @@ def main(argv: Sequence[str]) -> None:
       raise ValueError(
         f'{args.video}: {prediction.status}: {prediction.message}'
       )
+  elif args.mode == 'plan':
+    _require('config')
+    # Nothing is computed: as many CPU devices as there will be others.
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', args.devices)
+    planned = plan.make_plan(args.config, args.device_kind, args.devices)
+    print(plan.text(planned))
   else:
     _require('source', 'destination')
     print(

@@ -1,0 +1,323 @@
+"""Will a run fit, and how fast can it be: the answer without the hardware.
+
+Enters: a configuration, a kind of device and their number. Leaves: bytes per
+device, FLOPs a step and the bounds that follow, as a `Plan` and as text. State
+and batch are counted exactly, from the shardings that training uses. The rest,
+temporaries, is what a compiler says of the real training step:
+
+- for a TPU, its own compiler, if the package `libtpu` is there (it needs no
+  TPU);
+- else XLA for as many virtual CPU devices. An estimate: a CPU has no bfloat16
+  products, fuses less and keeps whole attention matrices.
+
+Blocks are compiled as one `lax.scan`, whatever `model.scan_layers` says: the
+same arrays are kept for the way back, in a third of the time. Attention is
+'xla', since 'cudnn' needs the GPU.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import importlib.util
+import math
+import os
+import re
+from typing import Any
+
+from absl import logging
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import config_dict
+import numpy as np
+
+from stormer_jax import flops, model, sharding, steps
+
+_GIB = 2**30
+# Of the peak. Choice: what well-tuned transformers of this size reach.
+_HONEST_SHARE = 0.4
+_HEADROOM = 0.9  # of the memory; the rest is for programs and fragments
+# Slices by generation: name of the smallest that has so many devices.
+_GRIDS_2D = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_GRIDS_3D = (
+  (2, 2, 1),
+  (2, 2, 2),
+  (2, 2, 4),
+  (2, 4, 4),
+  (4, 4, 4),
+  (4, 4, 8),
+  (4, 8, 8),
+)
+_TOPOLOGIES = {
+  'TPU v4': ('v4', _GRIDS_3D),
+  'TPU v5 lite': ('v5e', _GRIDS_2D),
+  'TPU v5e': ('v5e', _GRIDS_2D),
+  'TPU v5': ('v5p', _GRIDS_3D),
+  'TPU v5p': ('v5p', _GRIDS_3D),
+  'TPU v6 lite': ('v6e', _GRIDS_2D),
+  'TPU v6e': ('v6e', _GRIDS_2D),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a training step takes; bytes are those of one device.
+
+  Attributes:
+    device_kind: As in `jax.Device.device_kind`.
+    num_devices: How many.
+    mesh: Devices along each axis.
+    num_parameters: Of the whole model.
+    params: Bytes of the parameters and statistics.
+    moments: Bytes of Adam's moments.
+    ema: Bytes of the averaged parameters; 0 if none are kept.
+    batch: Bytes of this step's clips and targets, and of the next one's.
+    temporaries: Bytes beside these while a step runs.
+    compiler: Whose word `temporaries` is.
+    memory: Bytes of the device; None if it is not known.
+    clips: Clips a step.
+    flops: Of a step, by formula.
+    peak: FLOP/s of all devices; None if it is not known.
+    advice: What to change if it does not fit.
+  """
+
+  device_kind: str
+  num_devices: int
+  mesh: dict[str, int]
+  num_parameters: int
+  params: int
+  moments: int
+  ema: int
+  batch: int
+  temporaries: int
+  compiler: str
+  memory: int | None
+  clips: int
+  flops: float
+  peak: float | None
+  advice: tuple[str, ...] = ()
+
+  @property
+  def total(self) -> int:
+    """Bytes of one device, all together."""
+    return self.params + self.moments + self.ema + self.batch + self.temporaries
+
+  @property
+  def fits(self) -> bool | None:
+    """Whether a step fits a device; None if its memory is not known."""
+    return None if self.memory is None else self.total <= self.memory
+
+
+def make_plan(
+  config: config_dict.ConfigDict, device_kind: str, num_devices: int
+) -> Plan:
+  """Compiles the training step of a configuration and adds up.
+
+  Args:
+    config: As in configs/base.py.
+    device_kind: A key of `flops.DEVICES`, or 'cpu'.
+    num_devices: Devices in all.
+
+  Raises:
+    ValueError: If the device is unknown, the configuration does not suit the
+      number of devices, or the backend has too few virtual devices.
+  """
+  if device_kind != 'cpu' and device_kind not in flops.DEVICES:
+    raise ValueError(
+      f'--device_kind={device_kind}: unknown; one of cpu, '
+      + ', '.join(flops.DEVICES)
+    )
+  devices, compiler = _devices(device_kind, num_devices)
+  mesh = sharding.make_mesh(
+    config.train.mesh_data,
+    config.train.mesh_fsdp,
+    config.train.mesh_tensor,
+    devices,
+  )
+  sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
+  model_config = model.StormerConfig(**config.model)
+  state, batch, step = _training_step(config, mesh)
+  clips = 2 * config.data.batch_size
+  peak = flops.peak_flops(device_kind, config.model.dtype)
+  planned = Plan(
+    device_kind=device_kind,
+    num_devices=num_devices,
+    mesh=dict(mesh.shape),
+    num_parameters=steps.count_parameters(state.params),
+    params=_bytes((state.params, state.stats)),
+    moments=_bytes(state.opt_state),
+    ema=_bytes(state.ema),
+    # Pairs are made while the step before is still running.
+    batch=2 * _bytes(batch),
+    temporaries=_temporaries(step.lower(state, batch)),
+    compiler=compiler,
+    memory=flops.memory_bytes(device_kind),
+    clips=clips,
+    flops=flops.train_step_flops(model_config, clips, config.optimizer.rho),
+    peak=None if peak is None else peak * num_devices,
+  )
+  return dataclasses.replace(planned, advice=tuple(_advice(planned, config)))
+
+
+def text(planned: Plan) -> str:
+  """Says it in a few lines."""
+  p = planned
+  axes = ' x '.join(f'{name} {size}' for name, size in p.mesh.items())
+  lines = [
+    f'{p.num_devices} x {p.device_kind} ({axes}), {p.clips} clips a step',
+    f'parameters       {p.num_parameters:>14,}',
+    'bytes of one device',
+    f'  parameters     {_size(p.params)}',
+    f'  moments        {_size(p.moments)}',
+    f'  average        {_size(p.ema)}',
+    f'  batch, twice   {_size(p.batch)}',
+    f'  temporaries    {_size(p.temporaries)}  estimate of {p.compiler}',
+    f'  together       {_size(p.total)}',
+  ]
+  if p.memory is None:
+    lines.append(f'memory of one {p.device_kind}: not known')
+  else:
+    verdict = 'fits' if p.fits else 'does NOT fit'
+    if p.fits and p.total > _HEADROOM * p.memory:
+      verdict = f'fits barely (above {_HEADROOM:.0%})'
+    lines.append(f'memory           {_size(p.memory)}  {verdict}')
+  lines += [f'  change: {change}' for change in p.advice]
+  lines.append(f'FLOPs a step     {p.flops / 1e12:10.4g} TFLOP, by formula')
+  if p.peak is None:
+    lines.append('no known peak: no bound on the speed')
+  else:
+    for share, name in ((1.0, 'bound'), (_HONEST_SHARE, 'hope')):
+      seconds = p.flops / (share * p.peak)
+      lines.append(
+        f'{name} at {share:4.0%} MFU {1e3 * seconds:10.1f} ms a step,'
+        f' {p.clips / seconds:,.0f} clips/s'
+      )
+  return '\n'.join(lines)
+
+
+def _size(number: int) -> str:
+  if number < _GIB:
+    return f'{number / 2**20:10.1f} MiB'
+  return f'{number / _GIB:10.2f} GiB'
+
+
+def _devices(
+  device_kind: str, num_devices: int
+) -> tuple[Sequence[jax.Device], str]:
+  """Devices to compile for, and the name of their compiler."""
+  if device_kind in _TOPOLOGIES and importlib.util.find_spec('libtpu'):
+    generation, grids = _TOPOLOGIES[device_kind]
+    sizes = [grid for grid in grids if math.prod(grid) >= num_devices]
+    if sizes:
+      # Else libtpu asks the metadata server of a machine that is no TPU host.
+      os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+      os.environ.setdefault('TPU_ACCELERATOR_TYPE', f'{generation}-1')
+      os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+      name = f'{generation}:{"x".join(map(str, sizes[0]))}'
+      topology = topologies.get_topology_desc(name, platform='tpu')
+      return topology.devices[:num_devices], f'the TPU compiler for {name}'
+  elif device_kind in _TOPOLOGIES:
+    logging.info('pip install libtpu: the TPU compiler, for exact figures')
+  devices = jax.devices('cpu')
+  if len(devices) < num_devices:
+    raise ValueError(
+      f'--devices={num_devices}: this process has {len(devices)} virtual CPU'
+      ' devices; set jax_num_cpu_devices before the first use of JAX'
+    )
+  return devices[:num_devices], 'XLA for CPU'
+
+
+def _training_step(config: config_dict.ConfigDict, mesh: Mesh):
+  """Abstract state and batch, where they lie, and the jitted step."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.model.update(scan_layers=True, attention='xla')
+  graphdef, init_weights = steps.make_model(config)
+  tx = steps.make_optimizer(config, steps_per_epoch=1)
+  init = functools.partial(
+    steps.init_state, tx=tx, ema_decay=config.optimizer.ema_decay
+  )
+  abstract = jax.eval_shape(lambda: init(*init_weights()))
+  shardings = sharding.state_shardings(abstract, mesh)
+  step = jax.jit(
+    steps.make_train_step(config, graphdef, tx, steps_per_epoch=1),
+    donate_argnums=0,
+    out_shardings=(shardings, sharding.replicated(mesh)),
+  )
+  by_clip = sharding.batch_sharding(mesh)
+  batch = {
+    name: jax.ShapeDtypeStruct(shape, np.float32, sharding=by_clip)
+    for name, shape in _batch_shapes(config).items()
+  }
+  state = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=place
+    ),
+    abstract,
+    shardings,
+  )
+  return state, batch, step
+
+
+def _batch_shapes(config: config_dict.ConfigDict) -> dict[str, tuple[int, ...]]:
+  """Shapes of a `data_pipeline.pipeline.Batch`."""
+  clips, time = 2 * config.data.batch_size, config.model.num_frames
+  size = config.model.image_size
+  grid = size // config.model.patch_size
+  return {
+    'clip': (clips, time, size, size, 3),
+    'label': (clips,),
+    'vulnerability_map': (clips, time, grid, grid),
+    'soft_label': (clips, time),
+    'kept': (clips, time, grid, grid),
+  }
+
+
+def _bytes(tree: Any) -> int:
+  """Bytes of a device's share of arrays."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _temporaries(lowered: jax.stages.Lowered) -> int:
+  """Bytes of one device beside the arguments, results in their place."""
+  try:
+    memory: Any = lowered.compile().memory_analysis()
+  except jax.errors.JaxRuntimeError as error:
+    # The TPU compiler refuses what does not fit, and says how much it takes.
+    needed = re.search(r'program\s+([\d.]+)([MG])', str(error))
+    if 'RESOURCE_EXHAUSTED' not in str(error) or needed is None:
+      raise
+    return int(float(needed[1]) * {'M': 2**20, 'G': _GIB}[needed[2]])
+  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return memory.temp_size_in_bytes + results
+
+
+def _advice(planned: Plan, config: config_dict.ConfigDict) -> list[str]:
+  """What would make a plan fit, the cheapest first."""
+  if planned.memory is None or planned.total <= _HEADROOM * planned.memory:
+    return []
+  changes = []
+  if config.model.dtype == 'float32':
+    changes.append('model.dtype=bfloat16: half the activations, twice as fast')
+  state = planned.params + planned.moments + planned.ema
+  fsdp, parts = planned.mesh['fsdp'], planned.mesh['data']
+  if state > planned.memory / 4 and parts > 1:
+    changes.append(
+      f'train.mesh_fsdp={fsdp * parts}: state / {parts}, and collectives'
+    )
+  if config.model.remat == 'none':
+    changes.append('model.remat=dots: keeps products alone, about 7 % slower')
+  if config.model.remat != 'full':
+    changes.append('model.remat=full: keeps one array a block, a third slower')
+  accumulate = 2 * config.train.accumulate
+  if config.data.batch_size % (parts * fsdp * accumulate) == 0:
+    changes.append(
+      f'train.accumulate={accumulate}: temporaries / 2, BatchNorm over'
+      f' {planned.clips // accumulate} clips'
+    )
+  if planned.device_kind != 'cpu':
+    changes.append(f'more devices than {planned.num_devices}')
+  return changes

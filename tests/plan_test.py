@@ -1,0 +1,130 @@
+"""What a plan says, and that it counts what training has."""
+
+import dataclasses
+import functools
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base, tiny
+from data_pipeline import blending, pipeline
+from stormer_jax import flops, model, plan
+
+ROOT = pathlib.Path(__file__).parent.parent
+H100 = 'NVIDIA H100 80GB HBM3'
+PLAN = plan.Plan(
+  device_kind=H100,
+  num_devices=8,
+  mesh={'data': 8, 'fsdp': 1, 'tensor': 1},
+  num_parameters=433_515_270,
+  params=2**31,
+  moments=2**32,
+  ema=0,
+  batch=2**28,
+  temporaries=100 * 2**30,
+  compiler='XLA for CPU',
+  memory=80 * 2**30,
+  clips=32,
+  flops=8e15,
+  peak=8e15,
+)
+
+
+def test_the_command_plans_without_the_hardware():
+  command = [
+    *(sys.executable, '-m', 'stormer_jax.main', '--mode=plan'),
+    *('--config=configs/tiny.py', '--devices=2', f'--device_kind={H100}'),
+    *('--config.train.mesh_fsdp=2', '--config.optimizer.rho=0.0'),
+  ]
+  output = subprocess.run(
+    command, cwd=ROOT, check=True, capture_output=True, text=True
+  ).stdout
+  config = tiny.get_config()
+  sizes = dict(re.findall(r'^  (\w+).*? ([\d.]+) MiB', output, re.M))
+  assert f'2 x {H100} (data 1 x fsdp 2 x tensor 1), 16 clips' in output
+  assert re.search(r'^parameters +42,216$', output, re.M)
+  # 42,216 floats, of which fsdp splits the 18,432 of the patch embedding.
+  split = 4 * (42_216 - 18_432 // 2) / 2**20
+  np.testing.assert_allclose(float(sizes['parameters']), split, atol=0.06)
+  np.testing.assert_allclose(float(sizes['moments']), 2 * split, atol=0.06)
+  assert 1 < float(sizes['temporaries']) < 100
+  needed = flops.train_step_flops(
+    model.StormerConfig(**config.model), 16, rho=0.0
+  )
+  (teraflops,) = re.findall(r'FLOPs a step +([\d.e-]+) TFLOP', output)
+  np.testing.assert_allclose(float(teraflops), needed / 1e12, rtol=1e-3)
+  (speed,) = re.findall(r'bound at 100% MFU.* ([\d,]+) clips/s', output)
+  assert int(speed.replace(',', '')) == round(16 * 2 * 494.5e12 / needed)
+  assert '80.00 GiB  fits' in output
+
+
+def test_the_batch_planned_for_is_the_batch_of_training(tiny_config):
+  shape = jax.ShapeDtypeStruct
+  made = jax.eval_shape(
+    functools.partial(
+      pipeline.make_pairs,
+      synthesis=blending.SynthesisConfig(**tiny_config.synthesis),
+      image_size=tiny_config.model.image_size,
+      patch_size=tiny_config.model.patch_size,
+    ),
+    shape((8, 4, 256, 256, 3), np.uint8),
+    shape((8, 4, 81, 2), np.float32),
+    shape((8,), np.uint32),
+  )
+  assert {
+    name: array.shape for name, array in made.items()
+  } == plan._batch_shapes(tiny_config)
+  assert all(array.dtype == np.float32 for array in made.values())
+
+
+def test_what_does_not_fit_says_so_and_what_would_help():
+  config = base.get_config()
+  config.model.remat = 'dots'
+  told = dataclasses.replace(PLAN, advice=tuple(plan._advice(PLAN, config)))
+  assert told.fits is False
+  text = plan.text(told)
+  assert 'does NOT fit' in text and '106.25 GiB' in text
+  for change in (
+    'model.dtype=bfloat16',
+    'model.remat=full',
+    'train.accumulate=2',
+    'more devices than 8',
+  ):
+    assert f'change: {change}' in text
+  assert 'remat=dots' not in text  # the configuration has it
+  assert 'mesh_fsdp' not in text  # the state is not what is too large
+  heavy = dataclasses.replace(PLAN, moments=80 * 2**30)
+  assert any('mesh_fsdp=8' in change for change in plan._advice(heavy, config))
+
+
+def test_a_plan_bounds_the_speed_by_the_peak():
+  text = plan.text(PLAN)
+  assert 'bound at 100% MFU     1000.0 ms a step, 32 clips/s' in text
+  assert 'hope at  40% MFU     2500.0 ms a step, 13 clips/s' in text
+  unknown = dataclasses.replace(PLAN, device_kind='cpu', memory=None, peak=None)
+  assert unknown.fits is None
+  assert 'no bound on the speed' in plan.text(unknown)
+
+
+def test_what_fits_barely_is_told_apart():
+  barely = dataclasses.replace(PLAN, temporaries=70 * 2**30)
+  assert barely.fits and 'fits barely' in plan.text(barely)
+  assert plan._advice(barely, base.get_config())
+
+
+@pytest.mark.parametrize(
+  ('kind', 'devices', 'words'),
+  [
+    ('TPU v9', 1, '--device_kind=TPU v9: unknown; one of cpu, TPU v2'),
+    ('cpu', 9, '--devices=9: this process has 8'),
+    ('cpu', 3, 'data.batch_size is 8 .* over 3 devices'),
+  ],
+)
+def test_what_cannot_be_planned_is_refused(tiny_config, kind, devices, words):
+  with pytest.raises(ValueError, match=words):
+    plan.make_plan(tiny_config, kind, devices)
