@@ -10,7 +10,7 @@ are taken (face_models/README.md). Another one needs the two methods of
 `FaceBackend`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import itertools
@@ -47,6 +47,11 @@ class Faces:
   boxes: Float32[np.ndarray, 'f 4']
   keypoints: Float32[np.ndarray, 'f 5 2']
   scores: Float32[np.ndarray, 'f']
+
+  def weight(self, face: int) -> float:
+    """Score x size (px) of a face, by which the main one is chosen."""
+    area = float(np.prod(self.boxes[face][2:] - self.boxes[face][:2]))
+    return float(self.scores[face]) * max(area, 0.0) ** 0.5
 
 
 @runtime_checkable
@@ -338,8 +343,7 @@ class _OpenTrack:
     self.faces[slot] = face
     self.last = slot
     self.box = faces.boxes[face]
-    area = float(np.prod(self.box[2:] - self.box[:2]))
-    self.weight += float(faces.scores[face]) * max(area, 0.0) ** 0.5
+    self.weight += faces.weight(face)
 
   def likeness(self, boxes: np.ndarray, slot: int) -> np.ndarray:
     """How well boxes continue this track, in [0, 1]."""
@@ -403,60 +407,50 @@ class FaceCrop:
   """A face cut out of one frame.
 
   Attributes:
-    slot: position of the frame in the track.
     image: RGB.
     corners: x0, y0, x1, y1 of the crop in pixels of the frame.
     landmarks: in pixels of the frame; NaN where the backend saw no face.
   """
 
-  slot: int
   image: UInt8[np.ndarray, '256 256 3']
   corners: tuple[int, int, int, int]
   landmarks: Float32[np.ndarray, '81 2']
 
 
-def crop_faces(
-  frames: Iterable[tuple[int, UInt8[np.ndarray, 'h w 3']]],
-  track: FaceTrack,
+def crop_face(
+  frame: UInt8[np.ndarray, 'h w 3'],
+  box: Float32[np.ndarray, '4'],
+  keypoints: Float32[np.ndarray, '5 2'],
   backend: FaceBackend,
   margin: float = 0.25,
-) -> Iterator[FaceCrop]:
-  """Cuts a track's face out of every frame that shows it (METHOD 1.1).
+) -> FaceCrop | None:
+  """Cuts a face out of a frame (METHOD 1.1).
 
   Args:
-    frames: (frame number, RGB frame), at least those of the track.
-    track: the face to follow.
+    frame: RGB.
+    box: x0, y0, x1, y1 of the face, px.
+    keypoints: x, y of the five detector points, px.
     backend: places the landmarks.
     margin: of the box's width and height, added on every side.
 
-  Yields:
-    A 256 x 256 crop, resized without keeping its aspect, per frame.
+  Returns:
+    A 256 x 256 crop, resized without keeping its aspect; None where the box
+    lies outside the frame.
   """
-  slots = {
-    int(index): slot
-    for slot, index in enumerate(track.frame_indices)
-    if track.seen[slot]
-  }
-  for index, frame in frames:
-    slot = slots.get(index)
-    if slot is None:
-      continue
-    height, width = frame.shape[:2]
-    corners = enlarge_box(track.boxes[slot], height, width, margin)
-    if corners is None:
-      continue
-    x0, y0, x1, y1 = corners
-    image = cv2.resize(
-      frame[y0:y1, x0:x1],
-      (CROP_SIZE, CROP_SIZE),
-      interpolation=cv2.INTER_LINEAR,
-    )
-    landmarks = backend.landmarks(
-      frame, track.boxes[slot], track.keypoints[slot]
-    )
-    if landmarks is None:
-      landmarks = np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
-    yield FaceCrop(slot, image, corners, landmarks)
+  height, width = frame.shape[:2]
+  corners = enlarge_box(box, height, width, margin)
+  if corners is None:
+    return None
+  x0, y0, x1, y1 = corners
+  image = cv2.resize(
+    frame[y0:y1, x0:x1],
+    (CROP_SIZE, CROP_SIZE),
+    interpolation=cv2.INTER_LINEAR,
+  )
+  landmarks = backend.landmarks(frame, box, keypoints)
+  if landmarks is None:
+    landmarks = np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
+  return FaceCrop(image, corners, landmarks)
 
 
 def to_crop_pixels(

@@ -119,8 +119,10 @@ def extract_faces(
 ) -> tuple[dict[str, FaceClip], int]:
   """Crops the main face out of chosen frames of a video.
 
-  The file is read twice, once to find the face and once to cut it out, so
-  that no more than one whole frame is held at a time.
+  Which face that is, is known after the last frame only. No more than one
+  whole frame is held, so the heaviest face of every frame is cut out while the
+  frame is at hand; those of the followed face that it was not are cut out in a
+  second reading of the file.
 
   Args:
     path: a video file.
@@ -134,11 +136,21 @@ def extract_faces(
     the asked frames could be decoded.
   """
   asked = sorted({int(i) for indices in rules.values() for i in indices})
-  detections = {
-    index: backend.detect(frame)
-    for index, frame in video_lib.decode_frames(path, asked)
-  }
+  detections: dict[int, faces.Faces] = {}
+  crops: dict[_Face, faces.FaceCrop | None] = {}
+
+  def cut(frame: np.ndarray, face: _Face) -> None:
+    crops[face] = faces.crop_face(
+      frame, face.box, face.keypoints, backend, margin
+    )
+
+  for index, frame in video_lib.decode_frames(path, asked):
+    found = detections[index] = backend.detect(frame)
+    if len(found.scores):
+      heaviest = max(range(len(found.scores)), key=found.weight)
+      cut(frame, _Face.at(index, found, heaviest))
   tracks = {}
+  missing: dict[int, set[_Face]] = {}
   for rule, indices in rules.items():
     decoded = np.array([i for i in indices if i in detections], np.int64)
     track = faces.main_track([detections[i] for i in decoded], decoded)
@@ -147,26 +159,65 @@ def extract_faces(
       boxes=faces.interpolate_landmarks(track.boxes, decoded),
       keypoints=faces.interpolate_landmarks(track.keypoints, decoded),
     )
-  crops: dict[str, list[faces.FaceCrop]] = {rule: [] for rule in rules}
-  for item in video_lib.decode_frames(path, detections):
-    for rule, track in tracks.items():
-      crops[rule] += faces.crop_faces([item], track, backend, margin)
-  clips = {rule: _face_clip(crops[rule], tracks[rule]) for rule in rules}
+    for _, face in _faces_of(tracks[rule]):
+      if face not in crops:
+        missing.setdefault(face.index, set()).add(face)
+  for index, frame in video_lib.decode_frames(path, sorted(missing)):
+    for face in missing[index]:
+      cut(frame, face)
+  clips = {rule: _face_clip(crops, track) for rule, track in tracks.items()}
   return clips, len(detections)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Face:
+  """All that a crop depends on; float32 as bytes, so that it is a key."""
+
+  index: int  # frame number
+  box_bytes: bytes
+  keypoint_bytes: bytes
+
+  @classmethod
+  def at(
+    cls, index: int, place: faces.Faces | faces.FaceTrack, row: int
+  ) -> '_Face':
+    """The face in one row of the faces of a frame, or of a track."""
+    return cls(
+      index, place.boxes[row].tobytes(), place.keypoints[row].tobytes()
+    )
+
+  @property
+  def box(self) -> Float32[np.ndarray, '4']:
+    return np.frombuffer(self.box_bytes, np.float32)
+
+  @property
+  def keypoints(self) -> Float32[np.ndarray, '5 2']:
+    return np.frombuffer(self.keypoint_bytes, np.float32).reshape(-1, 2)
+
+
+def _faces_of(track: faces.FaceTrack) -> Iterator[tuple[int, _Face]]:
+  """Yields the slots of a track that show its face, and the face."""
+  for slot in np.flatnonzero(track.seen).tolist():
+    yield slot, _Face.at(int(track.frame_indices[slot]), track, slot)
+
+
 def _face_clip(
-  crops: Sequence[faces.FaceCrop], track: faces.FaceTrack
+  crops: Mapping[_Face, faces.FaceCrop | None], track: faces.FaceTrack
 ) -> FaceClip:
   """Gathers crops, leaving out those that no landmarks can be given to."""
-  slots = np.array([crop.slot for crop in crops], np.int64)
+  of_track = [
+    (slot, crop)
+    for slot, face in _faces_of(track)
+    if (crop := crops.get(face)) is not None
+  ]
+  slots = np.array([slot for slot, _ in of_track], np.int64)
   indices = track.frame_indices[slots]
-  in_frame = np.array([crop.landmarks for crop in crops], np.float32)
+  in_frame = np.array([crop.landmarks for _, crop in of_track], np.float32)
   in_frame = faces.interpolate_landmarks(in_frame.reshape(-1, 81, 2), indices)
   kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2))).tolist()
-  images = [crops[i].image for i in kept]
+  images = [of_track[i][1].image for i in kept]
   landmarks = [
-    faces.to_crop_pixels(in_frame[i], crops[i].corners) for i in kept
+    faces.to_crop_pixels(in_frame[i], of_track[i][1].corners) for i in kept
   ]
   return FaceClip(
     frames=np.array(images, np.uint8).reshape(-1, 256, 256, 3),

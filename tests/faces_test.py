@@ -182,12 +182,10 @@ def test_the_crop_ends_where_the_frame_does():
 def test_landmarks_move_with_the_pixels_of_the_crop():
   frame = np.zeros((300, 400, 3), np.uint8)
   frame[119:122, 179:182] = 255  # a dot around (180, 120)
-  track = faces.FaceTrack(
-    frame_indices=np.array([7]),
-    boxes=np.array([[140, 80, 240, 180]], np.float32),
-    keypoints=np.zeros((1, 5, 2), np.float32),
+  found = make_faces((140, 80, 240, 180))
+  crop = faces.crop_face(
+    frame, found.boxes[0], found.keypoints[0], FixedBackend()
   )
-  (crop,) = faces.crop_faces([(3, frame), (7, frame)], track, FixedBackend())
   assert crop.image.shape == (256, 256, 3)
   assert crop.corners == (115, 55, 265, 205)
   ys, xs = np.nonzero(crop.image[..., 0] > 127)

@@ -211,6 +211,70 @@ def test_frames_without_landmarks_are_left_out_unless_they_are_few(tmp_path):
   )
 
 
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+  """Frame numbers in the order in which they are decoded."""
+  numbers = []
+  decode = prepare.video_lib.decode_frames
+
+  def note(path, indices):
+    for index, frame in decode(path, indices):
+      numbers.append(index)
+      yield index, frame
+
+  monkeypatch.setattr(prepare.video_lib, 'decode_frames', note)
+  return numbers
+
+
+def test_a_face_alone_is_cut_out_while_its_frame_is_at_hand(tmp_path, decoded):
+  class Counting(faces_test.FixedBackend):
+    """Counts how often landmarks are placed."""
+
+    count = 0
+
+    def landmarks(self, frame, box, keypoints):
+      self.count += 1
+      return super().landmarks(frame, box, keypoints)
+
+  video_test.write_numbered_video(tmp_path / 'a.mp4', 30)
+  backend = Counting()
+  kept, _ = _prepare_one(tmp_path, _video('a.mp4'), backend=backend)
+  assert [len(record.frames) for record in kept] == [30, 30]
+  assert decoded == list(range(30))  # once, for both rules
+  assert backend.count == 30
+
+
+def test_the_followed_face_is_cut_out_where_another_one_is_larger(
+  tmp_path, decoded
+):
+  class TwoPeople(faces_test.FixedBackend):
+    """The right one is larger but in frames 3 and 4, and not seen in 7."""
+
+    def detect(self, frame):
+      number = video_test.read_number(frame)
+      left = (2, 2, 50, 60) if number in (3, 4) else (2, 2, 14, 14)
+      right = [] if number == 7 else [(60, 10, 100, 50)]
+      return faces_test.make_faces(left, *right)
+
+  video_test.write_numbered_video(tmp_path / 'a.mp4', 12)
+  (record,), _ = _prepare_one(
+    tmp_path, _video('a.mp4'), ['consecutive'], TwoPeople()
+  )
+  np.testing.assert_array_equal(record.frame_indices, np.arange(12))
+  np.testing.assert_array_equal(record.boxes, [[60, 10, 100, 50]] * 12)
+  # The corner of the box, where that backend puts all landmarks.
+  np.testing.assert_allclose(
+    record.landmarks[:, 0], [[10.5 * 256 / 60 - 0.5] * 2] * 12, rtol=1e-5
+  )
+  for number, encoded in zip(range(12), record.frames, strict=True):
+    # Bars 3 to 6 of the eight lie in the crop, one in 16 px.
+    crop = records.decode_frame(encoded)
+    red = crop[60, :, 0].astype(int)
+    bars = [red[round((8 + 16 * bar - 50) * 256 / 60)] > 100 for bar in (3, 4)]
+    assert bars == [bool(number >> bar & 1) for bar in (3, 4)]
+  assert decoded == [*range(12), 3, 4, 7]
+
+
 def test_a_cut_off_video_is_kept_as_far_as_it_goes_and_says_so(tmp_path):
   whole = video_test.write_numbered_video(tmp_path / 'whole.mp4', 60)
   raw = video_test._index_first(whole.read_bytes())
