@@ -203,13 +203,9 @@ def train_dataset(
       f' {corrupt.names()}; prepare them again'
     )
 
-  dataset = (
-    grain.MapDataset.source(windows)
-    .seed(seed)
-    .shuffle()
-    .repeat()
-    .map_with_index(read)
-  )
+  shuffled = grain.MapDataset.source(windows).seed(seed).shuffle().repeat()
+  order = _Order(shuffled, batch_size, process_count)
+  dataset = grain.MapDataset.source(order).map(lambda drawn: read(*drawn))
   # Elastic: its state is the global place, so another number of processes
   # continues the same stream.
   batches = iter(
@@ -225,6 +221,32 @@ def train_dataset(
     )
   )
   return _RecordIterator(batches, corrupt)
+
+
+class _Order:
+  """The stream in the order in which the processes will take turns.
+
+  Process i of n is handed the positions i, i + n, ... of a batch, and its rows
+  become one block of the global batch. Here position i + n j holds the place
+  i b/n + j, so that the rows of a global batch of b come in one order for any
+  number of processes: dropout and sums then do not depend on it.
+  """
+
+  def __init__(self, stream: grain.MapDataset, batch_size: int, processes: int):
+    self._stream = stream
+    self._batch_size = batch_size
+    self._processes = processes
+
+  def __len__(self) -> int:
+    return len(self._stream)
+
+  def __getitem__(self, position: int) -> tuple[int, Window]:
+    """The place in the stream, and the window that stands there."""
+    batch, turn = divmod(position, self._batch_size)
+    j, i = divmod(turn, self._processes)
+    row = i * (self._batch_size // self._processes) + j
+    place = batch * self._batch_size + row
+    return place, self._stream[place]
 
 
 def _clip_seed(seed: int, place: int) -> UInt32[np.ndarray, '']:
@@ -336,7 +358,8 @@ class _NoiseIterator:
   ):
     self._seed = seed
     self._batch_size = batch_size
-    self._rows = range(process_index, batch_size, process_count)
+    share = batch_size // process_count
+    self._rows = range(process_index * share, (process_index + 1) * share)
     self._place = 0
     size = records_lib.CROP_SIZE
     draws = [np.random.default_rng((seed, row)) for row in self._rows]
