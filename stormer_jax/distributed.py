@@ -11,7 +11,8 @@ environment that says half of it is a ValueError: going on alone would train
 one model per process in the same folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import os
 import re
@@ -24,7 +25,7 @@ from absl import logging
 import jax
 from jax.experimental import multihost_utils
 
-from stormer_jax import roll_call
+from stormer_jax import peers, roll_call
 
 # Peers may still be pulling their container image when the first one is here.
 _MEETING_SECONDS = 300.0
@@ -62,8 +63,13 @@ class Job:
   local_devices: tuple[int, ...] | None = None
 
 
-def initialize(*, seconds: float = _MEETING_SECONDS) -> None:
-  """Joins the job that the environment shows; does nothing if there is none.
+@contextlib.contextmanager
+def joined(*, seconds: float = _MEETING_SECONDS) -> Iterator[None]:
+  """Inside, this process is one of the job that the environment shows.
+
+  Does nothing if there is none. At the end of a good run, or of one that was
+  asked to stop (SystemExit), it waits for the others; a failure ends without
+  a farewell, and the others with it.
 
   Args:
     seconds: How long to wait for the other processes.
@@ -72,12 +78,23 @@ def initialize(*, seconds: float = _MEETING_SECONDS) -> None:
     ValueError: If the environment shows half a job, or not all processes came;
       names the variable, what it holds, and what to do.
   """
+  others = _initialize(seconds)
+  try:
+    yield
+  except SystemExit:
+    _leave(others)
+    raise
+  _leave(others)
+
+
+def _initialize(seconds: float) -> peers.Peers:
   job = find_job(os.environ)
   if job is None:
-    return
+    return peers.Peers([])
+  connections: list[roll_call.Connection] = []
   if job.coordinator is not None:
     assert job.process_id is not None and job.num_processes is not None
-    roll_call.wait_for_all(
+    connections = roll_call.wait_for_all(
       job.coordinator,
       job.process_id,
       job.num_processes,
@@ -109,12 +126,13 @@ def initialize(*, seconds: float = _MEETING_SECONDS) -> None:
     jax.process_count(),
     job.source,
   )
+  return peers.Peers(connections)
 
 
-def leave() -> None:
-  """Waits for the other processes at the end of a good run."""
+def _leave(others: peers.Peers) -> None:
   if jax.distributed.is_initialized() and jax.process_count() > 1:
     multihost_utils.sync_global_devices('leave')
+  others.leave()
 
 
 def stop(status: int) -> NoReturn:

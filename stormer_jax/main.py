@@ -96,7 +96,13 @@ def main(argv: Sequence[str]) -> None:
   if args.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', args.compilation_cache)
   if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
-    distributed.initialize()
+    with distributed.joined():
+      _dispatch(args)
+  else:
+    _dispatch(args)
+
+
+def _dispatch(args: flags.FlagValues) -> None:
   if args.mode == 'train':
     _require('config', 'workdir', 'data_root')
     train.train_and_evaluate(
@@ -129,7 +135,6 @@ def main(argv: Sequence[str]) -> None:
     print(
       convert.convert(args.source, args.destination, args.heads, args.config)
     )
-  distributed.leave()
 
 
 def _require(*names: str) -> None:
@@ -180,7 +185,6 @@ def run() -> None:
     # As if SIGTERM had ended us: what XPK, SLURM scripts and supervisors take
     # for a reason to start the command again.
     print(request.code, file=sys.stderr)
-    distributed.leave()
     sys.exit(143)
   except (
     *(ValueError, OSError, FloatingPointError),
@@ -196,7 +200,8 @@ def run() -> None:
 def _log_ours() -> None:
   """Shows what this project says, and of its libraries what is an error.
 
-  Orbax warns of what we ask for, as that a folder is opened for reading.
+  Orbax warns of what we ask for, as that a folder is opened for reading, and
+  logs with its traceback what it then raises and we say in one sentence.
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
@@ -205,7 +210,8 @@ def _log_ours() -> None:
   ours = tuple(str(root / name) for name in ('data_pipeline', 'stormer_jax'))
   handler.addFilter(
     lambda record: (
-      record.levelno >= std_logging.ERROR or record.pathname.startswith(ours)
+      (record.levelno >= std_logging.ERROR and not record.exc_info)
+      or record.pathname.startswith(ours)
     )
   )
   handler.setFormatter(

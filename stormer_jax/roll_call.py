@@ -1,8 +1,9 @@
 """Waits until every process of a job is there, before JAX looks for them.
 
-Enter: the address of process 0, an index and a count. Leave: nothing, once all
-processes have called; or a ValueError that says who is missing, or who took
-whose number. JAX by itself would end the process from C++ with a stack trace.
+Enter: the address of process 0, an index and a count. Leave: the connections
+between process 0 and the others, once all have called (`peers` goes on to use
+them); or a ValueError that says who is missing, or who took whose number. JAX
+by itself would end the process from C++ with a stack trace.
 
 Process 0 listens at the very port that JAX will use; the others say who they
 are, in one line of JSON, and wait for its one line: 'go', or what is wrong.
@@ -15,17 +16,19 @@ import os
 import socket
 import time
 
+_GO = 'go'
 _PORT_SECONDS = 30.0  # for a predecessor on this machine to let go of its port
 _HELLO_SECONDS = 5.0
 _RETRY_SECONDS = 0.2
 
-# Process by index: how to answer it, and its name for messages.
-_Present = dict[int, tuple[socket.socket, str]]
+# A connection to another process, and its name for messages.
+Connection = tuple[socket.socket, str]
+_Present = dict[int, Connection]  # by index
 
 
 def wait_for_all(
   address: str, index: int, count: int, *, seconds: float, source: str
-) -> None:
+) -> list[Connection]:
   """Returns when all processes of the job have called.
 
   Args:
@@ -35,6 +38,9 @@ def wait_for_all(
     seconds: How long to wait for the others.
     source: What names the job, for messages.
 
+  Returns:
+    Process 0: its connections to all others. The others: that to process 0.
+
   Raises:
     ValueError: If one is missing, comes twice or counts otherwise, if process
       0 cannot be reached or its port is taken.
@@ -43,9 +49,8 @@ def wait_for_all(
   deadline = time.monotonic() + seconds
   try:
     if index == 0:
-      _receive_all(int(port), count, deadline)
-    else:
-      _report(host.strip('[]'), int(port), index, count, deadline)
+      return _receive_all(int(port), count, deadline)
+    return [_report(host.strip('[]'), int(port), index, count, deadline)]
   except TimeoutError as error:
     raise ValueError(
       f'{source}: after {seconds:.0f} s, {error} (process 0 is at {address})'
@@ -54,7 +59,7 @@ def wait_for_all(
     raise ValueError(f'{source}: {error}') from None
 
 
-def _receive_all(port: int, count: int, deadline: float) -> None:
+def _receive_all(port: int, count: int, deadline: float) -> list[Connection]:
   present: _Present = {}
   answer = 'process 0 stopped'
   try:
@@ -62,13 +67,17 @@ def _receive_all(port: int, count: int, deadline: float) -> None:
       while len(present) < count - 1:
         _receive_one(listener, count, present, deadline)
     # The port is free again before anybody is told to look for JAX there.
-    answer = 'go'
+    answer = _GO
   except (TimeoutError, ValueError) as error:
     answer = f'{error}'
     raise
   finally:
     for connection, _ in present.values():
       _answer(connection, answer)
+  return [
+    (connection, f'process {index}, {name}')
+    for index, (connection, name) in sorted(present.items())
+  ]
 
 
 @contextlib.contextmanager
@@ -133,8 +142,11 @@ def _receive_one(
 
 
 def _answer(connection: socket.socket, text: str) -> None:
-  with contextlib.suppress(OSError), connection:
+  """Answers; only who may go keeps the connection."""
+  with contextlib.suppress(OSError):
     connection.sendall(f'{text}\n'.encode())
+  if text != _GO:
+    connection.close()
 
 
 def _is_gone(connection: socket.socket) -> bool:
@@ -152,18 +164,22 @@ def _is_gone(connection: socket.socket) -> bool:
 
 def _report(
   host: str, port: int, index: int, count: int, deadline: float
-) -> None:
+) -> Connection:
   hello = {'index': index, 'count': count, 'name': _own_name()}
   line = json.dumps(hello).encode() + b'\n'
   problem = 'nobody answered'
   while (left := deadline - time.monotonic()) > 0:
     try:
-      with socket.create_connection((host, port), timeout=left) as connection:
+      connection = socket.create_connection((host, port), timeout=left)
+      try:
         connection.sendall(line)
-        with connection.makefile('rb') as lines:
-          answer = lines.readline(2000).decode(errors='replace').strip()
-      if answer == 'go':
-        return
+        answer = _read_line(connection)
+      except OSError:
+        connection.close()
+        raise
+      if answer == _GO:
+        return connection, f'process 0 at {host}'
+      connection.close()
       if answer:
         raise ValueError(answer)
     except OSError as error:
@@ -173,6 +189,17 @@ def _report(
     f'process {index} has no word from process 0 ({problem}); check that'
     ' process 0 runs, that its name is known here, that the port is open'
   )
+
+
+def _read_line(connection: socket.socket) -> str:
+  """One line and not a byte more: what follows is for `peers`."""
+  line = b''
+  while not line.endswith(b'\n') and len(line) < 2000:
+    byte = connection.recv(1)
+    if not byte:
+      break
+    line += byte
+  return line.decode(errors='replace').strip()
 
 
 def _own_name() -> str:

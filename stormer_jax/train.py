@@ -259,19 +259,37 @@ def train_and_evaluate(
           logging.info('trace written to %s', workdir / 'profile')
     watch.expect('the last checkpoint')
     checkpointer.close()
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    explained = _explained(error, step + 1)
+    if explained is error:
       raise
-    raise PeerLostError(
-      f'step {step + 1}: another process of this run failed or is gone'
-      f' ({str(error).splitlines()[0][:200]}); start the same command again on'
-      ' every host: it continues from the last checkpoint'
-    ) from error
+    raise explained from error
   finally:
     watch.close()
     tell.close()
   writer.close()
   return figures
+
+
+def _explained(error: Exception, step: int) -> Exception:
+  """What a failed device says, for somebody who did not write XLA."""
+  said = str(error).partition('\n')[0][:300]
+  if isinstance(error, ValueError) and 'Gloo' not in said:
+    return error  # ours; JAX reports a broken connection as one, too
+  if 'RESOURCE_EXHAUSTED' in said:
+    return ValueError(
+      f'step {step}: no room on the device ({said}); lower data.batch_size, or'
+      ' set train.accumulate, model.remat=full or train.mesh_fsdp: --mode=plan'
+      ' says what fits'
+    )
+  ours = ('INVALID_ARGUMENT', 'UNIMPLEMENTED', 'FAILED_PRECONDITION')
+  if jax.process_count() == 1 or said.startswith(ours):
+    return error
+  return PeerLostError(
+    f'step {step}: another process of this run failed or is gone ({said});'
+    ' start the same command again on every host: it continues from the last'
+    ' checkpoint'
+  )
 
 
 def _check(config: config_dict.ConfigDict) -> None:

@@ -261,16 +261,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import numpy as np
 from stormer_jax import distributed
 
-distributed.initialize(seconds=30)
-mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
-ours = np.arange(2) + 2 * jax.process_index()
-numbers = jax.make_array_from_process_local_data(
-  NamedSharding(mesh, P('data')), ours
-)
-total = jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, P()))
-numbers = jax.process_count(), jax.device_count(), int(total(numbers))
-print('all:', *numbers, file=sys.stderr)
-distributed.leave()
+with distributed.joined(seconds=30):
+  mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
+  ours = np.arange(2) + 2 * jax.process_index()
+  numbers = jax.make_array_from_process_local_data(
+    NamedSharding(mesh, P('data')), ours
+  )
+  total = jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, P()))
+  numbers = jax.process_count(), jax.device_count(), int(total(numbers))
+  print('all:', *numbers, file=sys.stderr)
 """
 
 
