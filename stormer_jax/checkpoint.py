@@ -147,6 +147,7 @@ class Checkpointer:
     """
     if self._manager.latest_step() == step:
       return False
+    self._check_room(state)
     # Orbax copies to the host by np.asarray, which the training loop's
     # transfer guard refuses on accelerators.
     with jax.transfer_guard('allow'), self._explaining():
@@ -238,9 +239,7 @@ class Checkpointer:
 
     It reads the metrics of every checkpoint at once.
     """
-    if not self._directory.is_dir():
-      return
-    for folder in self._directory.iterdir():
+    for folder in sorted(self._directory.glob('[0-9]*')):
       metrics = folder / 'metrics/metrics'
       if not folder.name.isdecimal() or not metrics.exists():
         continue
@@ -337,6 +336,17 @@ class Checkpointer:
         ' the same command continues from'
         f' {_named(self._manager.all_steps(read=True))}'
       ) from error
+
+  def _check_room(self, state: Tree) -> None:
+    """Says that the disk is full before Orbax says it in a hundred lines."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(self._directory).free
+    if jax.process_index() == 0 and free < needed:
+      raise OSError(
+        f'{self._directory}: {free / 1e6:.0f} MB free, a checkpoint takes'
+        f' {needed / 1e6:.0f}; free some, and the same command continues from'
+        f' {_named(self.all_steps())}'
+      )
 
   def _empty_trash(self) -> None:
     if self._read_only or jax.process_index() != 0:

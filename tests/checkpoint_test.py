@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, who can restore them, what is refused."""
 
 import os
+import shutil
 import signal
 
 import jax
@@ -190,6 +191,18 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path, monkeypatch):
   with pytest.raises(OSError, match=r'No space left.*continues from step 1'):
     writer.save(2, make_state(), {}, {})
   writer.close()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+  writer = checkpoint.Checkpointer(tmp_path, save_steps=lambda step: True)
+  writer.save(1, make_state(), {}, {})
+  writer.wait()
+  usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  with pytest.raises(OSError, match=r'0 MB free.* takes 1;.* from step 1'):
+    writer.save(2, make_state(), {}, {})
+  writer.close()
+  assert sorted(p.name for p in tmp_path.glob('[0-9]*')) == ['1']
 
 
 def test_sigterm_forces_a_save_at_the_next_step(tmp_path):

@@ -3,16 +3,17 @@
 import json
 import os
 import pathlib
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+import saved_state
 
 from stormer_jax import metric_writer
 
@@ -107,34 +108,119 @@ def lines_of(workdir):
 
 def weights_of(workdir):
   steps = sorted(int(p.name) for p in (workdir / 'checkpoints').glob('[0-9]*'))
-  with warnings.catch_warnings():
-    # Orbax warns that it takes the shardings from the file, as it should here.
-    warnings.simplefilter('ignore', UserWarning)
-    with ocp.PyTreeCheckpointer() as reader:
-      state = reader.restore(workdir / 'checkpoints' / str(steps[-1]) / 'state')
-  return steps, state
+  return steps, saved_state.read_state(workdir, steps[-1])
 
 
-def test_a_killed_run_ends_as_one_never_killed(
-  program, run, records, clean_run, tmp_path
-):
-  arguments = train_arguments(records, tmp_path)
-  process = program('stormer_jax.main', *arguments)
-  # After the second checkpoint, between two others.
-  while not (tmp_path / 'checkpoints/6').exists():
+def kill_at_checkpoint(process, workdir, step):
+  while not (workdir / f'checkpoints/{step}').exists():
     assert process.poll() is None, process.communicate()
     time.sleep(0.02)
   process.send_signal(signal.SIGKILL)
   process.communicate()
+
+
+def assert_same_run(workdir, other):
+  assert lines_of(workdir) == lines_of(other)
+  ours, theirs = weights_of(workdir), weights_of(other)
+  assert ours[0] == theirs[0]  # the same checkpoints are kept
+  jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+
+
+def small_disk():
+  """Lets the kernel refuse files of the size of a state."""
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_run_that_met_every_mishap_ends_as_one_that_met_none(
+  program, run, records, clean_run, tmp_path
+):
+  arguments = train_arguments(records, tmp_path)
+  # Killed between two checkpoints.
+  kill_at_checkpoint(program('stormer_jax.main', *arguments), tmp_path, 6)
   killed_at = len(lines_of(tmp_path))
+
+  # A power cut has torn the newest checkpoint, and the disk is full.
+  for path in (tmp_path / 'checkpoints/6/state').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+  full = program('stormer_jax.main', *arguments, preexec_fn=small_disk)
+  _, err = full.communicate(timeout=300)
+  assert full.returncode == 2, err
+  assert 'taking the checkpoint before it' in err
+  assert 'a checkpoint could not be written' in err
+  assert err.strip().splitlines()[-1].startswith('error: ')
+  assert 'the same command continues from step 4' in err
+
   status, out, err = run('stormer_jax.main', *arguments)
   assert status == 0, out + err
-  assert 'resuming at step' in err
+  assert 'resuming at step 4 of 12' in err
   assert len(lines_of(tmp_path)) > killed_at
-  assert lines_of(tmp_path) == lines_of(clean_run)
-  ours, theirs = weights_of(tmp_path), weights_of(clean_run)
-  assert ours[0] == theirs[0]
-  jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+  assert_same_run(tmp_path, clean_run)
+
+
+@pytest.mark.slow
+def test_thirty_random_kills_change_nothing(program, run, records, tmp_path):
+  def arguments(workdir):
+    return (
+      *train_arguments(records, workdir),
+      '--config.train.num_epochs=15',  # of 4 steps
+      '--config.train.checkpoint_every=2',
+      '--config.train.eval_every_epochs=5',
+    )
+
+  clean, killed = tmp_path / 'clean', tmp_path / 'killed'
+  status, out, err = run('stormer_jax.main', *arguments(clean))
+  assert status == 0, out + err
+  rng = np.random.default_rng(0)
+  kills = 0
+  while kills < 30:
+    process = program('stormer_jax.main', *arguments(killed))
+    try:
+      # From before the first step to many steps later; the last kills come
+      # soon, so that the run is not over before them.
+      latest = 10 if kills < 25 else 4
+      process.communicate(timeout=rng.uniform(1, latest))
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.communicate()
+      kills += 1
+    else:
+      break  # it came to its end
+  status, out, err = run('stormer_jax.main', *arguments(killed))
+  assert status == 0, out + err
+  assert kills == 30, f'the run ended after {kills} kills'
+  assert_same_run(killed, clean)
+
+
+def test_a_loader_that_hangs_is_named(program, records, tmp_path):
+  copy = shutil.copytree(records, tmp_path / 'records')
+  (shard,) = copy.glob('demo/consecutive/*/*-train.array_record-*')
+  shard.unlink()
+  os.mkfifo(shard)  # whoever opens it waits for ever
+  process = program(
+    'stormer_jax.main',
+    *train_arguments(copy, tmp_path / 'run'),
+    '--config.train.stall_timeout=3',
+  )
+  _, err = process.communicate(timeout=120)
+  assert process.returncode == 143, err
+  assert 'for the data loader, for the batch of step 1, longer than' in err
+  assert 'Traceback' not in err
+
+
+def test_a_damaged_record_is_named(run, records, tmp_path):
+  copy = shutil.copytree(records, tmp_path / 'records')
+  (shard,) = copy.glob('demo/consecutive/*/*-train.array_record-*')
+  content = bytearray(shard.read_bytes())
+  middle = len(content) // 2
+  content[middle : middle + 4096] = bytes(4096)
+  shard.write_bytes(content)
+  status, _, err = run(
+    'stormer_jax.main', *train_arguments(copy, tmp_path / 'run')
+  )
+  assert status == 2, err
+  (line,) = [line for line in err.splitlines() if line.startswith('error: ')]
+  assert shard.name in line and 'record 0' in line and 'Traceback' not in err
 
 
 def test_evaluate_scores_the_held_out_videos(run, records, clean_run):

@@ -254,3 +254,28 @@ def test_a_validation_score_does_not_depend_on_batch_mates(config, token):
     rtol=1e-5,
     atol=1e-6,
   )
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_where_that_is_asked():
+  config = tiny.get_config()
+  config.train.nonfinite = 'skip'
+  config.optimizer.ema_decay = 0.9
+  run = Run(config)
+  state, _ = run.advance(run.start(), 1)
+  before = jax.device_get(state)
+  good = run.batch['clip']
+  run.batch['clip'] = good.at[3, 0].set(jnp.nan)
+  state, (terms,) = run.advance(state, 1)
+  after = jax.device_get(state)
+  assert not np.isfinite(terms['total']) and terms['skipped'] == 1
+  for part in ('params', 'stats', 'opt_state', 'ema'):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(after, part), getattr(before, part)
+    )
+  assert after.step == 2 and after.skipped == 1
+  # It enters no figure of the log either.
+  assert terms['mean']['total'] == before.term_sums['total']
+  run.batch['clip'] = good
+  state, (terms,) = run.advance(state, 1)
+  assert np.isfinite(terms['total']) and terms['skipped'] == 1
+  assert np.isfinite(jax.tree.leaves(state.params)[0]).all()
