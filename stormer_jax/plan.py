@@ -2,13 +2,15 @@
 
 Enters: a configuration, a kind of device and their number. Leaves: bytes per
 device, FLOPs a step and the bounds that follow, as a `Plan` and as text. State
-and batch are counted exactly, from the shardings that training uses. The rest,
-temporaries, is what a compiler says of the real training step:
+and batch are counted exactly, from the shardings that training uses. The rest
+lies between two figures. At least what the way there keeps for the way back,
+counted in the traced model, and a gradient. At most, about, what a compiler
+reserves for the real training step:
 
 - for a TPU, its own compiler, if the package `libtpu` is there (it needs no
-  TPU);
-- else XLA for as many virtual CPU devices. An estimate: a CPU has no bfloat16
-  products, fuses less and keeps whole attention matrices.
+  TPU, but minutes);
+- else XLA for as many virtual CPU devices, which have no bfloat16 products and
+  so hold float32 copies.
 
 Blocks are compiled as one `lax.scan`, whatever `model.scan_layers` says: the
 same arrays are kept for the way back, in a third of the time. Attention is
@@ -25,6 +27,7 @@ import re
 from typing import Any
 
 from absl import logging
+from flax import nnx
 import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -72,7 +75,9 @@ class Plan:
     moments: Bytes of Adam's moments.
     ema: Bytes of the averaged parameters; 0 if none are kept.
     batch: Bytes of this step's clips and targets, and of the next one's.
-    temporaries: Bytes beside these while a step runs.
+    kept: Bytes of activations that wait for the way back, and a gradient.
+    temporaries: Bytes beside state and batch that the compiler reserves, kept
+      ones included.
     compiler: Whose word `temporaries` is.
     memory: Bytes of the device; None if it is not known.
     clips: Clips a step.
@@ -89,6 +94,7 @@ class Plan:
   moments: int
   ema: int
   batch: int
+  kept: int
   temporaries: int
   compiler: str
   memory: int | None
@@ -98,14 +104,24 @@ class Plan:
   advice: tuple[str, ...] = ()
 
   @property
-  def total(self) -> int:
-    """Bytes of one device, all together."""
-    return self.params + self.moments + self.ema + self.batch + self.temporaries
+  def least(self) -> int:
+    """Bytes of one device that no compiler can do without."""
+    return self.params + self.moments + self.ema + self.batch + self.kept
 
   @property
-  def fits(self) -> bool | None:
-    """Whether a step fits a device; None if its memory is not known."""
-    return None if self.memory is None else self.total <= self.memory
+  def most(self) -> int:
+    """Bytes of one device by the compiler asked."""
+    return self.least - self.kept + max(self.kept, self.temporaries)
+
+  @property
+  def verdict(self) -> str:
+    """'fits' | 'may fit' | 'does NOT fit' | 'not known'."""
+    if self.memory is None:
+      return 'not known'
+    room = _HEADROOM * self.memory
+    if self.most <= room:
+      return 'fits'
+    return 'does NOT fit' if self.least > room else 'may fit'
 
 
 def make_plan(
@@ -149,7 +165,8 @@ def make_plan(
     ema=_bytes(state.ema),
     # Pairs are made while the step before is still running.
     batch=2 * _bytes(batch),
-    temporaries=_temporaries(step.lower(state, batch)),
+    kept=_bytes(state.params) + _kept_bytes(config, mesh),
+    temporaries=_temporaries(step.lower(state, batch), devices[0].platform),
     compiler=compiler,
     memory=flops.memory_bytes(device_kind),
     clips=clips,
@@ -171,16 +188,19 @@ def text(planned: Plan) -> str:
     f'  moments        {_size(p.moments)}',
     f'  average        {_size(p.ema)}',
     f'  batch, twice   {_size(p.batch)}',
-    f'  temporaries    {_size(p.temporaries)}  estimate of {p.compiler}',
-    f'  together       {_size(p.total)}',
+    f'  kept           {_size(p.kept)}  for the way back, and a gradient',
+    f'  temporaries    {_size(p.temporaries)}  estimate of {p.compiler}, kept'
+    ' ones included',
+    f'  at least       {_size(p.least)}  with those kept',
+    f'  about at most  {_size(p.most)}  with the temporaries',
   ]
   if p.memory is None:
     lines.append(f'memory of one {p.device_kind}: not known')
   else:
-    verdict = 'fits' if p.fits else 'does NOT fit'
-    if p.fits and p.total > _HEADROOM * p.memory:
-      verdict = f'fits barely (above {_HEADROOM:.0%})'
-    lines.append(f'memory           {_size(p.memory)}  {verdict}')
+    lines.append(
+      f'memory           {_size(p.memory)}  {p.verdict}'
+      f' ({1 - _HEADROOM:.0%} left free)'
+    )
   lines += [f'  change: {change}' for change in p.advice]
   lines.append(f'FLOPs a step     {p.flops / 1e12:10.4g} TFLOP, by formula')
   if p.peak is None:
@@ -281,10 +301,58 @@ def _bytes(tree: Any) -> int:
   )
 
 
-def _temporaries(lowered: jax.stages.Lowered) -> int:
+def kept_bytes_per_clip(config: config_dict.ConfigDict) -> int:
+  """Bytes that the model keeps of one clip for the way back, in training.
+
+  Traced, not compiled: what differentiation and `model.remat` leave, in the
+  types that they have on an accelerator.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.model.update(scan_layers=True, attention='xla', batch_norm_groups=1)
+  graphdef, init_weights = steps.make_model(config)
+  params, stats = jax.eval_shape(init_weights)
+
+  def way_back(params, stats, clip, key):
+    def forward(params):
+      detector = steps.merge(graphdef, params, stats)
+      detector.train()
+      return detector(clip, rngs=nnx.Rngs(dropout=key))
+
+    return jax.vjp(forward, params)[1]  # a tree of all that is kept
+
+  def total(num_clips):
+    shape = (num_clips, *_batch_shapes(config)['clip'][1:])
+    kept = jax.eval_shape(
+      way_back,
+      params,
+      stats,
+      jax.ShapeDtypeStruct(shape, np.float32),
+      jax.eval_shape(lambda: jax.random.key(0)),
+    )
+    return sum(
+      math.prod(leaf.shape) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(kept)
+    )
+
+  # The difference leaves out what is kept once: the weights.
+  return (total(4) - total(2)) // 2
+
+
+def _kept_bytes(config: config_dict.ConfigDict, mesh: Mesh) -> int:
+  """Bytes of one device, if `tensor` splits all of them (it does not quite)."""
+  clips = 2 * config.data.batch_size // config.train.accumulate
+  return clips * kept_bytes_per_clip(config) // mesh.size
+
+
+def _temporaries(lowered: jax.stages.Lowered, platform: str) -> int:
   """Bytes of one device beside the arguments, results in their place."""
+  # Nothing will run: half the time, and the same allocations.
+  options = {'xla_backend_optimization_level': 0}
+  options['xla_llvm_disable_expensive_passes'] = True
   try:
-    memory: Any = lowered.compile().memory_analysis()
+    compiled = lowered.compile(options if platform == 'cpu' else None)
+    memory: Any = compiled.memory_analysis()
   except jax.errors.JaxRuntimeError as error:
     # The TPU compiler refuses what does not fit, and says how much it takes.
     needed = re.search(r'program\s+([\d.]+)([MG])', str(error))
@@ -297,7 +365,7 @@ def _temporaries(lowered: jax.stages.Lowered) -> int:
 
 def _advice(planned: Plan, config: config_dict.ConfigDict) -> list[str]:
   """What would make a plan fit, the cheapest first."""
-  if planned.memory is None or planned.total <= _HEADROOM * planned.memory:
+  if planned.memory is None or planned.verdict == 'fits':
     return []
   changes = []
   if config.model.dtype == 'float32':
