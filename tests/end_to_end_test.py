@@ -96,7 +96,9 @@ def train_arguments(records, workdir):
 def clean_run(run, records, tmp_path_factory):
   """A run that nothing interrupted."""
   workdir = tmp_path_factory.mktemp('clean')
-  status, out, err = run('stormer_jax.main', *train_arguments(records, workdir))
+  status, out, err = run(
+    'stormer_jax.main', *train_arguments(records, workdir), '--profile'
+  )
   assert status == 0, out + err
   return workdir
 
@@ -156,6 +158,10 @@ def test_a_run_that_met_every_mishap_ends_as_one_that_met_none(
   assert 'resuming at step 4 of 12' in err
   assert len(lines_of(tmp_path)) > killed_at
   assert_same_run(tmp_path, clean_run)
+
+
+def test_a_trace_of_a_few_steps_is_written_where_asked(clean_run):
+  assert list(clean_run.glob('profile/plugins/profile/*/*.xplane.pb'))
 
 
 @pytest.mark.slow
