@@ -144,12 +144,7 @@ def make_plan(
       + ', '.join(flops.DEVICES)
     )
   devices, compiler = _devices(device_kind, num_devices)
-  mesh = sharding.make_mesh(
-    config.train.mesh_data,
-    config.train.mesh_fsdp,
-    config.train.mesh_tensor,
-    devices,
-  )
+  mesh = _make_mesh(config, devices)
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   model_config = model.StormerConfig(**config.model)
   state, batch, step = _training_step(config, mesh)
@@ -301,6 +296,27 @@ def _bytes(tree: Any) -> int:
   )
 
 
+def state_bytes(
+  config: config_dict.ConfigDict, num_devices: int
+) -> tuple[int, int]:
+  """Number of parameters, and bytes of a whole state on one device."""
+  state, _, _ = _training_step(
+    config, _make_mesh(config, jax.devices('cpu')[:num_devices])
+  )
+  return steps.count_parameters(state.params), _bytes(state)
+
+
+def _make_mesh(
+  config: config_dict.ConfigDict, devices: Sequence[jax.Device]
+) -> Mesh:
+  return sharding.make_mesh(
+    config.train.mesh_data,
+    config.train.mesh_fsdp,
+    config.train.mesh_tensor,
+    devices,
+  )
+
+
 def kept_bytes_per_clip(config: config_dict.ConfigDict) -> int:
   """Bytes that the model keeps of one clip for the way back, in training.
 
@@ -348,8 +364,10 @@ def _kept_bytes(config: config_dict.ConfigDict, mesh: Mesh) -> int:
 def _temporaries(lowered: jax.stages.Lowered, platform: str) -> int:
   """Bytes of one device beside the arguments, results in their place."""
   # Nothing will run: half the time, and the same allocations.
-  options = {'xla_backend_optimization_level': 0}
-  options['xla_llvm_disable_expensive_passes'] = True
+  options: dict[str, str | bool] = {
+    'xla_backend_optimization_level': '0',
+    'xla_llvm_disable_expensive_passes': True,
+  }
   try:
     compiled = lowered.compile(options if platform == 'cpu' else None)
     memory: Any = compiled.memory_analysis()

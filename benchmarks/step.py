@@ -1,0 +1,275 @@
+"""Measures the training and the scoring step: time, compile, memory, MFU.
+
+  python -m benchmarks.step                       # demo and tiny, a minute
+  python -m benchmarks.step --configs ffpp_c23 --dtypes bfloat16 \
+    --remats none dots full --batches 8           # on an accelerator
+  python -m benchmarks.step --configs ffpp_c23 --dtypes bfloat16 \
+    --set model.attention=cudnn --grow            # batch doubled to memory
+
+Prints a Markdown table, a row for each choice: the SAM step alone, with the
+blending of its batch before it, and the scoring of as many clips. `ms` is the
+median wall time of a call, `CPU ms` the median of all threads of this process
+(on a busy machine the honest one), `compile` the wall seconds of trace and
+compilation, `temporaries` what the compiler reserves beside state and batch,
+`peak` what the device had at most in use since the program began, and MFU the
+formula's FLOPs (stormer_jax/flops.py) over time and peak of the devices.
+Nothing here depends on what the weights are, so they are noise.
+"""
+
+import argparse
+import ast
+import functools
+import importlib
+import itertools
+import time
+
+import jax
+from ml_collections import config_dict
+import numpy as np
+
+from data_pipeline import blending, pipeline
+from stormer_jax import flops, model, sharding, steps
+
+_HEADER = (
+  '| config | devices | pairs | dtype | remat | what | ms | CPU ms | clips/s |'
+  ' compile s | temporaries | peak | MFU |'
+)
+
+
+def main() -> None:
+  """Measures every combination of the choices."""
+  arguments = _parse()
+  if max(arguments.devices) > 1:
+    jax.config.update('jax_num_cpu_devices', max(arguments.devices))
+  device = jax.devices()[0]
+  print(
+    f'{len(jax.devices())} x {device.device_kind}, jax {jax.__version__},'
+    f' {arguments.repeats} repeats\n\n{_HEADER}\n|{" --- |" * 13}',
+    flush=True,
+  )
+  for name, devices, dtype, remat, batch in itertools.product(
+    arguments.configs,
+    arguments.devices,
+    arguments.dtypes or [None],
+    arguments.remats or [None],
+    arguments.batches or [None],
+  ):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    changes = {
+      'model.dtype': dtype,
+      'model.remat': remat,
+      'data.batch_size': batch,
+      **dict(change.split('=', 1) for change in arguments.set),
+    }
+    config.update_from_flattened_dict(
+      {key: _value(text) for key, text in changes.items() if text is not None}
+    )
+    if arguments.grow:
+      _grow(name, config, devices, arguments.repeats)
+    else:
+      _report(name, config, devices, arguments.repeats)
+
+
+def _grow(name, config, num_devices, repeats):
+  """Doubles the batch from 1 pair a device until memory runs out."""
+  config.data.batch_size = num_devices * config.train.accumulate
+  while True:
+    try:
+      _report(name, config, num_devices, repeats)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      print(f'\n{config.data.batch_size} pairs do not fit')
+      return
+    config.data.batch_size *= 2
+
+
+def _report(name, config, num_devices, repeats):
+  """Prints the rows of one configuration."""
+  mesh = sharding.make_mesh(
+    config.train.mesh_data,
+    config.train.mesh_fsdp,
+    config.train.mesh_tensor,
+    jax.devices()[:num_devices],
+  )
+  sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
+  model_config = model.StormerConfig(**config.model)
+  num_clips = 2 * config.data.batch_size
+  graphdef, state, shardings = _state(config, mesh)
+  raw = sharding.put_batch(_clips(config), mesh)
+  raw = (raw['frames'], raw['landmarks'], raw['seed'])
+  tx = steps.make_optimizer(config, steps_per_epoch=1)
+  pairs_program, pairs_compile = _compile(
+    jax.jit(
+      functools.partial(
+        pipeline.make_pairs,
+        synthesis=blending.SynthesisConfig(**config.synthesis),
+        image_size=config.model.image_size,
+        patch_size=config.model.patch_size,
+        mesh=mesh,
+        batch_axes=sharding.BATCH_AXES,
+      ),
+      out_shardings=sharding.batch_sharding(mesh),
+    ),
+    *raw,
+  )
+  batch = pairs_program(*raw)
+  step_program, step_compile = _compile(
+    jax.jit(
+      steps.make_train_step(config, graphdef, tx, steps_per_epoch=1),
+      donate_argnums=0,
+      out_shardings=(shardings, sharding.replicated(mesh)),
+    ),
+    state,
+    batch,
+  )
+  score_program, score_compile = _compile(
+    jax.jit(
+      steps.make_eval_step(config, graphdef),
+      out_shardings=sharding.replicated(mesh),
+    ),
+    state.params,
+    state.stats,
+    batch,
+  )
+  live = [state]  # donated and replaced at every step
+
+  def train(with_pairs):
+    clips = pairs_program(*raw) if with_pairs else batch
+    live[0], terms = step_program(live[0], clips)
+    return terms
+
+  sam = flops.train_step_flops(model_config, num_clips, config.optimizer.rho)
+  rows = (
+    (
+      'train step',
+      lambda: train(False),
+      step_compile,
+      step_program,
+      sam,
+    ),
+    (
+      'blending, train step',
+      lambda: train(True),
+      pairs_compile + step_compile,
+      step_program,
+      sam,
+    ),
+    (
+      'score',
+      lambda: score_program(live[0].params, live[0].stats, batch),
+      score_compile,
+      score_program,
+      flops.forward_flops(model_config, num_clips),
+    ),
+  )
+  device = mesh.devices.flat[0]
+  peak = flops.peak_flops(device.device_kind, config.model.dtype)
+  for what, call, compiling, program, needed in rows:
+    wall, cpu = _measure(call, repeats)
+    in_use = (device.memory_stats() or {}).get('peak_bytes_in_use')
+    mfu = None if peak is None else needed / (wall * peak * mesh.size)
+    cells = (
+      name,
+      mesh.size,
+      config.data.batch_size,
+      config.model.dtype,
+      config.model.remat,
+      what,
+      f'{1e3 * wall:.1f}',
+      f'{1e3 * cpu:.1f}',
+      f'{num_clips / wall:.1f}',
+      f'{compiling:.1f}',
+      _mib(program.memory_analysis().temp_size_in_bytes),
+      '-' if in_use is None else _mib(in_use),
+      '-' if mfu is None else f'{mfu:.1%}',
+    )
+    print(f'| {" | ".join(map(str, cells))} |', flush=True)
+
+
+def _state(config: config_dict.ConfigDict, mesh):
+  """A state of noise on the mesh; to compile the true start takes longer."""
+  graphdef, init_weights = steps.make_model(config)
+  rng = np.random.default_rng(0)
+
+  def noise(path, leaf):
+    if path[-1].key in ('scale', 'var'):
+      return np.ones(leaf.shape, leaf.dtype)
+    return (0.02 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+  params, stats = jax.tree_util.tree_map_with_path(
+    noise, jax.eval_shape(init_weights)
+  )
+  tx = steps.make_optimizer(config, steps_per_epoch=1)
+  state = steps.init_state(params, stats, tx, config.optimizer.ema_decay)
+  shardings = sharding.state_shardings(state, mesh)
+  return graphdef, jax.device_put(state, shardings), shardings
+
+
+def _clips(config: config_dict.ConfigDict) -> dict[str, np.ndarray]:
+  """Frames of noise, and landmarks on a circle."""
+  rng = np.random.default_rng(0)
+  shape = (config.data.batch_size, config.model.num_frames)
+  angle = np.linspace(0, 2 * np.pi, 81)
+  points = 128 + 80 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+  return {
+    'frames': rng.integers(0, 256, (*shape, 256, 256, 3), dtype=np.uint8),
+    'landmarks': (points + rng.normal(0, 2, (*shape, 81, 2))).astype(
+      np.float32
+    ),
+    'seed': np.arange(shape[0], dtype=np.uint32),
+  }
+
+
+def _compile(function, *values):
+  """The program, and wall seconds of trace and compilation."""
+  start = time.perf_counter()
+  program = function.lower(*values).compile()
+  return program, time.perf_counter() - start
+
+
+def _measure(call, repeats):
+  """Median (wall, CPU) seconds of a call, all threads counted."""
+  jax.block_until_ready(call())
+  times = []
+  for _ in range(repeats):
+    wall, cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(call())
+    times.append((time.perf_counter() - wall, time.process_time() - cpu))
+  return tuple(np.median(times, axis=0))
+
+
+def _mib(number: int) -> str:
+  return f'{number / 2**20:,.0f} MiB'
+
+
+def _value(text):
+  """A number, tuple or truth value if it is one, else the text."""
+  try:
+    return ast.literal_eval(text) if isinstance(text, str) else text
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _parse():
+  parser = argparse.ArgumentParser(
+    description=__doc__.splitlines()[0],
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument('--configs', nargs='+', default=['tiny', 'demo'])
+  parser.add_argument('--devices', type=int, nargs='+', default=[1])
+  parser.add_argument('--dtypes', nargs='*', help='else as configured')
+  parser.add_argument('--remats', nargs='*', help='else as configured')
+  parser.add_argument('--batches', type=int, nargs='*', help='pairs')
+  parser.add_argument(
+    '--set', nargs='*', default=[], metavar='SECTION.FIELD=VALUE'
+  )
+  parser.add_argument('--repeats', type=int, default=10)
+  parser.add_argument(
+    '--grow', action='store_true', help='double the batch to memory'
+  )
+  return parser.parse_args()
+
+
+if __name__ == '__main__':
+  main()
