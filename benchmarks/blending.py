@@ -1,15 +1,17 @@
-"""Measures the pair synthesis: speed, compile time, memory, stages, roofline.
+"""Measures the pair synthesis: speed, fidelity, compile time, roofline.
 
   python -m benchmarks.blending [--batch 64] [--records DATA/NAME/consecutive]
 
 Prints pairs a second by wall clock and by CPU second, beside two OpenCV
 loaders on the same clips in the same run (benchmarks/cv2_blending.py): one
 that works as the released loader does, PNG decoding included, and one written
-as well as OpenCV allows, with frames at hand already. Then compile seconds
-cold and from the persistent cache (child processes), FLOPs and bytes of the
-compiled program with the share it reaches of the peaks that a matmul and a
-copy reach in the same run, the time of each stage, and how time grows with
-the batch. Runs unchanged on any backend.
+as well as OpenCV allows, with frames at hand already. Then PSNR and SSIM of
+our images against that loader's with the same draws, compile seconds cold and
+from the persistent cache (child processes), FLOPs and bytes of the compiled
+program with the share it reaches of the peaks that a matmul and a copy reach
+in the same run, the time of each stage, and how time grows with the batch and
+with devices (eight virtual ones on a CPU, in a child process). Runs unchanged
+on any backend; on a GPU the bar is 1,000 pairs/s at batch 64.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import tempfile
 import time
 
 import cv2
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +44,10 @@ from data_pipeline import (
 )
 
 _IMAGE_SIZE, _PATCH_SIZE, _NUM_FRAMES = 224, 16, 4
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+_COLLECTIVES = ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute')
+_GPU_BAR = 1000  # pairs/s at batch 64
 
 
 def main() -> None:
@@ -51,6 +58,9 @@ def main() -> None:
     print(json.dumps(_compile_seconds(config, arguments.batch)))
     return
   batch = _inputs(arguments.records, arguments.batch)
+  if arguments.devices_only:
+    _report_devices(config, batch, arguments.repeats)
+    return
   device = jax.devices()[0]
   print(f'device {device.device_kind}, {len(jax.devices())} of them')
   if arguments.compile:
@@ -62,28 +72,35 @@ def main() -> None:
     f'ours, batch {pairs}: {pairs / wall:.1f} pairs/s, '
     f'{pairs / cpu:.1f} pairs per CPU second ({1e3 * cpu / pairs:.1f} CPU-ms)'
   )
+  if device.platform != 'cpu' and pairs == 64:
+    print(f'  that is {pairs / wall / _GPU_BAR:.2f} of the bar on a GPU')
+  _report_memory(device)
   _report_roofline(compiled, wall, pairs, arguments)
   if arguments.loaders:
-    _report_loaders(config, batch, cpu / pairs, arguments.loaders)
+    _report_loaders(config, batch, compiled, cpu / pairs, arguments.loaders)
   for size in arguments.scaling:
-    part = jax.tree.map(lambda leaf, n=size: leaf[:n], batch)
+    part = _inputs(arguments.records, size)
     program = _program(config)
     jax.block_until_ready(program(*part))
     wall, cpu = _measure(lambda p=program, x=part: p(*x), arguments.repeats)
-    print(f'  batch {size}: {size / wall:.1f} pairs/s')
+    print(
+      f'  batch {size}: {size / wall:.1f} pairs/s, '
+      f'{1e3 * cpu / size:.1f} CPU-ms a pair'
+    )
   if arguments.stages:
     _report_stages(config, batch, arguments.repeats)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-  print(f'peak resident memory of this process {peak:.0f} MiB')
+  if arguments.devices:
+    _report_devices_apart(arguments)
 
 
-def _program(config):
+def _program(config, mesh=None):
   return jax.jit(
     functools.partial(
       pipeline.make_pairs,
       synthesis=config,
       image_size=_IMAGE_SIZE,
       patch_size=_PATCH_SIZE,
+      mesh=mesh,
     )
   )
 
@@ -156,24 +173,39 @@ def _report_compile(num_pairs):
       print(f'trace and compile, {name}: {wall:.1f} s wall, {cpu:.1f} s CPU')
 
 
+def _report_memory(device):
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+  print(f'peak resident memory of this process {peak:.0f} MiB')
+  on_device = device.memory_stats()  # None on CPUs
+  if on_device and 'peak_bytes_in_use' in on_device:
+    peak = on_device['peak_bytes_in_use'] / 2**20
+    print(f'peak memory of the device {peak:.0f} MiB')
+
+
 def _report_roofline(compiled, wall, num_pairs, arguments):
   """FLOPs and bytes as the compiler counts them; loop bodies count once."""
   cost = compiled.cost_analysis()
   memory = compiled.memory_analysis()
-  flops, accessed = cost.get('flops', 0), cost.get('bytes accessed', 0)
+  # Under 'map' the body of the loop over pairs is counted once, too.
+  loops = num_pairs if jax.default_backend() == 'cpu' else 1
+  flops, accessed = (
+    loops * cost.get(name, 0) for name in ('flops', 'bytes accessed')
+  )
   print(
-    f'program: {flops / 1e9:.2f} GFLOP, {accessed / 2**20:.0f} MiB accessed, '
+    f'program: {flops / num_pairs / 1e9:.2f} GFLOP and '
+    f'{accessed / num_pairs / 2**20:.0f} MiB accessed a pair, '
     f'{memory.temp_size_in_bytes / 2**20:.0f} MiB of temporaries'
   )
-  # Under 'map' the compiler counts the body of the loop over pairs once.
-  loops = num_pairs if jax.default_backend() == 'cpu' else 1
+  if loops > 1:
+    print('  its loop over the frames of a pair is counted once')
   gflops, gbytes = _measure_peaks()
   gflops = arguments.peak_gflops or gflops
   gbytes = arguments.peak_gbytes or gbytes
-  print(
-    f'reached: {loops * flops / wall / 1e9:.1f} GFLOP/s of {gflops:.0f}, '
-    f'{loops * accessed / wall / 1e9:.1f} GB/s of {gbytes:.0f}'
-  )
+  for reached, peak, unit in (
+    (flops / wall / 1e9, gflops, 'GFLOP/s'),
+    (accessed / wall / 1e9, gbytes, 'GB/s'),
+  ):
+    print(f'  reaches {reached:.1f} of {peak:.0f} {unit}, {reached / peak:.0%}')
 
 
 def _measure_peaks():
@@ -192,16 +224,19 @@ def _measure_peaks():
   return 2e-9 * size**3 / multiplying, 2e-9 * array.nbytes / min(times)
 
 
-def _report_loaders(config, batch, ours, num_pairs):
+def _report_loaders(config, batch, compiled, ours, num_pairs):
   cv2.setNumThreads(1)
+  pairs = jax.tree.map(np.asarray, compiled(*batch))
   frames, landmarks, seeds = jax.tree.map(np.asarray, batch)
   height, width = frames.shape[2:4]
-  sample = jax.jit(
-    lambda seed: blending.sample_blend_params(
-      jax.random.key(seed), config, height, width
-    )
-  )
+
+  @jax.jit
+  def sample(seed):
+    key, *_ = jax.random.split(jax.random.key(seed), 3)  # as make_pair does
+    return blending.sample_blend_params(key, config, height, width)
+
   params = [jax.tree.map(np.asarray, sample(s)) for s in seeds[:num_pairs]]
+  _report_fidelity(config, frames, landmarks, params, pairs)
   coded = [
     [cv2.imencode('.png', frame)[1] for frame in clip]
     for clip in frames[:num_pairs]
@@ -238,8 +273,91 @@ def _report_loaders(config, batch, ours, num_pairs):
     )
 
 
+def _report_fidelity(config, frames, landmarks, params, pairs):
+  """PSNR and SSIM of our images against OpenCV's with the same draws."""
+  figures = {'without JPEG': [], 'with JPEG': []}
+  for index, drawn in enumerate(params):
+    rows = slice(2 * index, 2 * index + 2)
+    order = np.argsort(pairs['label'][rows])
+    ours = (pairs['clip'][rows] * _DEVIATION + _MEAN)[order]
+    kept = pairs['kept'][2 * index, 0].repeat(_PATCH_SIZE, 0)
+    kept = kept.repeat(_PATCH_SIZE, 1)[..., None]
+    blends = cv2_blending.blend_clip(
+      drawn,
+      frames[index],
+      landmarks[index],
+      config,
+      _IMAGE_SIZE,
+      _PATCH_SIZE,
+    )
+    theirs = np.stack(
+      [
+        np.stack([blend[name] for blend in blends]) * kept / 255
+        for name in ('real', 'pseudo_fake')
+      ]
+    )
+    images = jnp.float32(ours), jnp.float32(theirs)
+    figures['with JPEG' if drawn.jpeg_on else 'without JPEG'].append(
+      (np.asarray(dm_pix.psnr(*images)), np.asarray(dm_pix.ssim(*images)))
+    )
+  for name, values in figures.items():
+    if values:
+      psnr, ssim = (np.stack(x) for x in zip(*values, strict=True))
+      print(
+        f'images against OpenCV {name}: PSNR median {np.median(psnr):.1f} dB, '
+        f'least {psnr.min():.1f}; SSIM median {np.median(ssim):.4f}, '
+        f'least {ssim.min():.4f} ({psnr.size} images)'
+      )
+
+
+def _report_devices_apart(arguments):
+  """Runs `_report_devices` in a process that sees eight devices on a CPU."""
+  environment = dict(os.environ)
+  if jax.default_backend() == 'cpu':
+    environment |= {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '8'}
+  command = [sys.executable, '-m', 'benchmarks.blending', '--devices_only']
+  command += [f'--batch={arguments.batch}', f'--repeats={arguments.repeats}']
+  if arguments.records:
+    command += [f'--records={arguments.records}']
+  subprocess.run(command, env=environment, check=True)
+
+
+def _report_devices(config, batch, repeats):
+  """One device against all: pairs a second, equality, collectives."""
+  alone = None
+  for count in sorted({1, len(jax.devices())}):
+    mesh = jax.make_mesh(
+      (count,),
+      ('data',),
+      axis_types=(jax.sharding.AxisType.Auto,),
+      devices=jax.devices()[:count],
+    )
+    sharding = jax.sharding.NamedSharding(
+      mesh, jax.sharding.PartitionSpec('data')
+    )
+    placed = jax.device_put(batch, sharding)
+    compiled = _program(config, mesh).lower(*placed).compile()
+    text = compiled.as_text()
+    calls = sum(
+      text.count(f'{word}(') + text.count(f'{word}-start(')
+      for word in _COLLECTIVES
+    )
+    pairs = jax.tree.map(np.asarray, compiled(*placed))
+    alone = alone or pairs
+    difference = max(np.abs(pairs[name] - alone[name]).max() for name in alone)
+    wall, cpu = _measure(
+      lambda run=compiled, values=placed: run(*values), repeats
+    )
+    size = len(batch[0])
+    print(
+      f'  {count} devices: {size / wall:.1f} pairs/s, '
+      f'{1e3 * cpu / size:.1f} CPU-ms a pair, {calls} collectives, '
+      f'largest difference from one device {difference:.1e}'
+    )
+
+
 def _report_stages(config, batch, repeats):
-  """Each stage as its own program over one clip; what a branch costs."""
+  """Each stage as its own program over one clip, drawn branch or not."""
   frames, landmarks, _ = batch
   clip, points = frames[0], landmarks[0]
   _, height, width, _ = clip.shape
@@ -299,9 +417,19 @@ def _report_stages(config, batch, repeats):
       ),
       params.noise,
     ),
-    'displace': (functools.partial(warp.displace, reach=reach), hull, field),
+    'displace': (
+      functools.partial(warp.displace, reach=reach, gather=gather),
+      hull,
+      field,
+    ),
     'soften': (soften, hull, params),
     'hsv': (photometric.hsv_shift, planar, params.hsv),
+    'sharpen': (
+      photometric.sharpen,
+      planar,
+      params.sharpen_alpha,
+      params.sharpen_lightness,
+    ),
     'downscale': (
       functools.partial(
         photometric.downscale, ratios=config.downscale_ratios, gather=gather
@@ -332,10 +460,12 @@ def _report_stages(config, batch, repeats):
   measured = {}
   for name, (function, *values) in stages.items():
     program = jax.jit(function)
-    measured[name] = _measure(lambda f=program, v=values: f(*v), repeats)[1]
+    seconds = _measure(lambda f=program, v=values: f(*v), repeats)
+    measured[name] = seconds[1 if gather else 0]
   total = sum(measured.values())
+  unit = 'CPU-ms' if gather else 'ms'
   for name, seconds in measured.items():
-    print(f'  {name:16} {1e3 * seconds:6.2f} CPU-ms {seconds / total:5.0%}')
+    print(f'  {name:16} {1e3 * seconds:6.2f} {unit} {seconds / total:5.0%}')
 
 
 def _parse():
@@ -344,10 +474,12 @@ def _parse():
   parser.add_argument('--records', help='DATA_ROOT/NAME/RULE; else noise')
   parser.add_argument('--repeats', type=int, default=3)
   parser.add_argument('--loaders', type=int, default=8, help='pairs; 0: skip')
-  parser.add_argument('--scaling', type=int, nargs='*', default=[1, 4])
+  parser.add_argument('--scaling', type=int, nargs='*', default=[1, 4, 16, 64])
   parser.add_argument('--stages', type=int, default=1)
   parser.add_argument('--compile', type=int, default=1)
   parser.add_argument('--compile_only', action='store_true')
+  parser.add_argument('--devices', type=int, default=1)
+  parser.add_argument('--devices_only', action='store_true')
   parser.add_argument('--peak_gflops', type=float, help='measured if left out')
   parser.add_argument('--peak_gbytes', type=float, help='measured if left out')
   return parser.parse_args()

@@ -2,8 +2,8 @@
 
 The face of a clip is changed a little in colour and place and pasted back
 into the same clip under a soft mask. Frames enter as uint8 (t, h, w, 3); both
-versions leave as planar float32 levels (t, 3, size, size), cropped, resized
-and photometrically augmented, with the boundary map of the blend.
+versions leave as planar uint8 levels (t, 3, size, size), cropped, resized and
+photometrically augmented, with the boundary map of the blend.
 """
 
 import dataclasses
@@ -159,25 +159,29 @@ _JITTERED = (
 class Blend:
   """One blended clip; maps are (t, h, w) of the frame before the crop."""
 
-  clips: Float[Array, '*b 2 t 3 s s']  # levels; real, pseudo-fake
+  clips: UInt8[Array, '*b 2 t 3 s s']  # levels; real, pseudo-fake
   hull: Bool[Array, '*b t h w']  # after affine and elastic deformation
   mask: Float[Array, '*b t h w']  # blending mask in [0, 1]
   boundary: Float[Array, '*b t h w']  # whole levels
 
   @property
   def real(self) -> Float[Array, '*b t 3 s s']:
-    return self.clips[..., 0, :, :, :, :]
+    return self.clips[..., 0, :, :, :, :].astype(jnp.float32)
 
   @property
   def pseudo_fake(self) -> Float[Array, '*b t 3 s s']:
-    return self.clips[..., 1, :, :, :, :]
+    return self.clips[..., 1, :, :, :, :].astype(jnp.float32)
 
 
 _NUM_DRAWS = 64
 
 
 def sample_blend_params(
-  key: jax.Array, config: SynthesisConfig, height: int, width: int
+  key: jax.Array,
+  config: SynthesisConfig,
+  height: int,
+  width: int,
+  flip_prob: Float[Array, ''] | None = None,
 ) -> BlendParams:
   """Draws the parameters of one clip (METHOD 2 and 3).
 
@@ -188,6 +192,7 @@ def sample_blend_params(
     key: a clip's random key.
     config: ranges.
     height: px of a frame, for the sizes and noise of the mask; width too.
+    flip_prob: in place of the configured one; may be traced.
   """
   draws = jax.random.uniform(key, (_NUM_DRAWS + 2 * height * width,))
   noise = 2.0 * draws[_NUM_DRAWS:].reshape(2, height, width) - 1.0
@@ -198,6 +203,12 @@ def sample_blend_params(
 
   def real(bounds):
     return bounds[0] + (bounds[1] - bounds[0]) * next(draws)
+
+  def factor(bounds):
+    # Coarse enough that level (1 + contrast) + 255 brightness is exact in
+    # float32: then no fused multiply-add of a compiler's choice moves it across
+    # a level when it is truncated.
+    return jnp.round(real(bounds) * 2**15) / 2**15
 
   def integer(bounds, step=1):
     count = (bounds[1] - bounds[0]) // step + 1
@@ -213,15 +224,15 @@ def sample_blend_params(
   sides = mask_size_bounds(config, height), mask_size_bounds(config, width)
   cumulative = jnp.cumsum(jnp.asarray(config.hull_probs[:3]))
   return BlendParams(
-    flip=chance(config.flip_prob),
+    flip=chance(config.flip_prob if flip_prob is None else flip_prob),
     first_68=chance(config.num_points_68_prob),
     hull_type=jnp.sum(next(draws) >= cumulative),
     augment_source=chance(config.augment_source_prob),
     rgb_on=chance(config.rgb_shift_prob),
     rgb=three(config.rgb_shift),
     hsv=three(config.hsv_shift),
-    brightness=real(config.brightness),
-    contrast=real(config.contrast),
+    brightness=factor(config.brightness),
+    contrast=factor(config.contrast),
     downscale_on=chance(config.downscale_prob),
     downscale_index=integer((0, len(config.downscale_ratios) - 1)),
     sharpen_alpha=real(config.sharpen_alpha),
@@ -240,8 +251,8 @@ def sample_blend_params(
     post_hsv_on=chance(config.post_hsv_shift_prob),
     post_hsv=three(config.post_hsv_shift),
     post_brightness_contrast_on=chance(config.post_brightness_contrast_prob),
-    post_brightness=real(config.post_brightness),
-    post_contrast=real(config.post_contrast),
+    post_brightness=factor(config.post_brightness),
+    post_contrast=factor(config.post_contrast),
     jpeg_on=chance(config.jpeg_prob),
     jpeg_quality=integer(config.jpeg_quality).astype(jnp.float32),
     cutout_on=chance(config.cutout_prob),
@@ -335,28 +346,16 @@ def _blend_frames(
   """METHOD 2.5-2.17 with one set of draws."""
   _, height, width, _ = frames.shape
   points = jnp.where(params.flip, landmarks_lib.mirror(points, width), points)
-  # Planar, as the last axis should fill vector lanes.
-  images = jnp.moveaxis(frames, -1, 1)
-  mirrored = dm_pix.flip_left_right(images, channel_axis=1)
-  original = jnp.where(params.flip, mirrored, images).astype(jnp.float32)
-  if gather:
-    original = warp.settle(original)
-  changed = _augment(params, original, config, gather=gather)
-  source = jnp.where(params.augment_source, changed, original)
-  target = jnp.where(params.augment_source, original, changed)
-
   translate = params.translate * jnp.array([width, height], jnp.float32)
   maps_x = warp.scale_about_centre(width, params.scale[0], translate[0])
   maps_y = warp.scale_about_centre(height, params.scale[1], translate[1])
-  source = photometric.round_half_up(
-    warp.resample(
-      source,
-      warp.linear_taps(warp.affine_positions(height, *maps_y)),
-      warp.linear_taps(warp.affine_positions(width, *maps_x)),
-      gather=gather,
-    )
+  taps = [
+    warp.linear_taps(warp.affine_positions(size, *maps))
+    for size, maps in ((height, maps_y), (width, maps_x))
+  ]
+  hull = _hull(
+    params, points, maps_y, maps_x, config, (height, width), gather=gather
   )
-  hull = _hull(params, points, maps_y, maps_x, config, original, gather=gather)
   mask = masks.soften(
     hull,
     params.mask_size[0],
@@ -371,6 +370,43 @@ def _blend_frames(
     max_kernel=config.blur_kernel[1],
     gather=gather,
   )
+  visible = params.ratio * mask if config.scale_target_by_ratio else mask
+  boundary = photometric.truncate(255.0 * masks.boundary_map(visible))
+
+  paste = functools.partial(
+    _paste,
+    params,
+    taps=taps,
+    config=config,
+    image_size=image_size,
+    gather=gather,
+  )
+  if gather:
+    # Frame by frame, as one fits a cache.
+    clips = jax.lax.map(
+      lambda frame: paste(frame[0][None], frame[1][None])[:, 0], (frames, mask)
+    )
+    clips = jnp.moveaxis(clips, 0, 1)
+  else:
+    clips = paste(frames, mask)
+  return Blend(clips=clips, hull=hull, mask=mask, boundary=boundary)
+
+
+def _paste(params, frames, mask, *, taps, config, image_size, gather):
+  """Both versions of frames with a blending mask (METHOD 2.8-2.17), uint8."""
+  # Planar, as the last axis should fill vector lanes.
+  images = jnp.moveaxis(frames, -1, 1)
+  if gather:
+    images = warp.settle(images)
+  mirrored = dm_pix.flip_left_right(images, channel_axis=1)
+  original = jnp.where(params.flip, mirrored, images).astype(jnp.float32)
+  if gather:
+    original = warp.settle(original)
+  changed = _augment(params, original, config, gather=gather)
+  source = jnp.where(params.augment_source, changed, original)
+  target = jnp.where(params.augment_source, original, changed)
+  source = warp.resample(source, *taps, gather=gather)
+  source = photometric.round_half_up(source)
   # r m source + (1 - r m) target, written so that equal pixels stay equal;
   # with r = 0 it is the real clip.
   ratios = jnp.stack([jnp.zeros_like(params.ratio), params.ratio])
@@ -378,17 +414,9 @@ def _blend_frames(
   change = (source - target)[None]
   both = photometric.truncate(target[None] + weight * change)
   both = both.reshape(-1, *both.shape[2:])
-  visible = params.ratio * mask if config.scale_target_by_ratio else mask
-  boundary = photometric.truncate(255.0 * masks.boundary_map(visible))
-
   both = crop_and_resize(both, params.margin, image_size, gather=gather)
   both = _augment_both(params, both)
-  return Blend(
-    clips=both.reshape(2, -1, *both.shape[1:]),
-    hull=hull,
-    mask=mask,
-    boundary=boundary,
-  )
+  return both.reshape(2, -1, *both.shape[1:]).astype(jnp.uint8)
 
 
 def crop_and_resize(
@@ -434,9 +462,9 @@ def _augment(params, image, config, *, gather):
   )
 
 
-def _hull(params, points, maps_y, maps_x, config, images, *, gather):
+def _hull(params, points, maps_y, maps_x, config, size, *, gather):
   """Hull mask after affine and elastic deformation (METHOD 2.7-2.10)."""
-  *_, height, width = images.shape
+  height, width = size
   rows = warp.nearest_positions(height, *maps_y)
   columns = warp.nearest_positions(width, *maps_x)
   hull = masks.hull_mask(
@@ -449,7 +477,7 @@ def _hull(params, points, maps_y, maps_x, config, images, *, gather):
     params.noise, sigma=config.elastic_sigma, alpha=config.elastic_alpha
   )
   reach = warp.elastic_reach(config.elastic_sigma, config.elastic_alpha)
-  return warp.displace(hull, field, reach=reach)
+  return warp.displace(hull, field, reach=reach, gather=gather)
 
 
 def _augment_both(params, images):

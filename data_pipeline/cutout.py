@@ -7,7 +7,7 @@ boundary is left visible becomes the soft label of a frame.
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from data_pipeline import warp
 
@@ -83,13 +83,14 @@ def _draw_extra(scores, vulnerable, *, candidates, extra):
 
 
 def blank_patches(
-  clip: Float[Array, '*b h w'], kept: Float[Array, 'gh gw']
-) -> Float[Array, '*b h w']:
+  clip: Num[Array, '*b h w'], kept: Float[Array, 'gh gw']
+) -> Num[Array, '*b h w']:
   """Sets the patches that are not kept to 0, black (METHOD 3.3)."""
   *_, height, width = clip.shape
   rows, columns = kept.shape
   mask = jnp.broadcast_to(
-    kept[:, None, :, None], (rows, height // rows, columns, width // columns)
+    kept.astype(clip.dtype)[:, None, :, None],
+    (rows, height // rows, columns, width // columns),
   )
   mask = warp.settle(mask.reshape(height, width))
   return clip * mask.reshape(*[1] * (clip.ndim - 2), height, width)

@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+import numpy as np
 
 from data_pipeline import landmarks as landmarks_lib
 from data_pipeline import warp
@@ -50,7 +51,8 @@ def hull_mask(
   parts = parts[hull_type]
 
   def add(index, mask):
-    return mask | _fill_hull(points[:, parts[index]], rows, columns)
+    ends = _hull_ends(points[:, parts[index]], rows, columns)
+    return mask | _fill(warp.settle(ends) if gather else ends, rows, columns)
 
   mask = jnp.zeros((len(points), len(rows), len(columns)), bool)
   count = num_parts[hull_type] if gather else parts.shape[0]
@@ -80,12 +82,12 @@ def _hull_table():
   return jnp.array(table, jnp.int32), jnp.array([len(parts) for parts in types])
 
 
-def _fill_hull(
+def _hull_ends(
   points: Float[Array, 't n 2'],
   rows: Float[Array, ' h'],
   columns: Float[Array, ' w'],
-) -> Bool[Array, 't h w']:
-  """Convex hull of a point set, outline included.
+):
+  """Ends of the convex hull of a point set in every row and every column.
 
   OpenCV fills, in every row, the pixels between the rounded ends of the hull
   and draws the outline besides, which adds, in every column, the pixels
@@ -95,8 +97,17 @@ def _fill_hull(
   x, y = points[..., 0], points[..., 1]
   dx, dy, is_edge = _hull_edges(x, y)
   # A hull lies on the left hand of its edges, x to the right and y upwards.
-  left, right = _ends(rows, y, x, dy, dx, is_edge)
-  bottom, top = _ends(columns, x, y, -dx, -dy, is_edge)
+  return (
+    _ends(rows, y, x, dy, dx, is_edge),
+    _ends(columns, x, y, -dx, -dy, is_edge),
+  )
+
+
+def _fill(
+  ends, rows: Float[Array, ' h'], columns: Float[Array, ' w']
+) -> Bool[Array, 't h w']:
+  """Pixels between the ends of their row or of their column."""
+  (left, right), (bottom, top) = ends
   columns, rows = columns[None, None], rows[None, :, None]
   in_row = (columns >= left[..., None]) & (columns <= right[..., None])
   in_column = (rows >= bottom[..., None, :]) & (rows <= top[..., None, :])
@@ -202,60 +213,117 @@ def soften(
     gather: look up and shift (CPU) instead of multiplying by matrices.
   """
   _, height, width = mask.shape
+  solid = _shrink(
+    mask,
+    size_h,
+    size_w,
+    kernel_1,
+    size_bounds=size_bounds,
+    max_kernel=max_kernel,
+    gather=gather,
+  )
+  return _feather(
+    solid,
+    size_h,
+    size_w,
+    kernel_2,
+    sigma,
+    out_shape=(height, width),
+    max_kernel=max_kernel,
+    gather=gather,
+  )
+
+
+def _shrink(
+  mask: Bool[Array, 't h w'],
+  size_h: Int[Array, ''],
+  size_w: Int[Array, ''],
+  kernel: Int[Array, ''],
+  *,
+  size_bounds: tuple[tuple[int, int], tuple[int, int]],
+  max_kernel: int,
+  gather: bool,
+) -> Bool[Array, 't hs ws']:
+  """The erosion of `soften`: resize, blur by `kernel_1`, threshold.
+
+  The result fills the first size_h rows and size_w columns of the largest
+  size; the rest is False.
+  """
+  _, height, width = mask.shape
   num_rows, num_columns = (greatest for _, greatest in size_bounds)
-  radius = (kernel_1 - 1) // 2
+  radius = (kernel - 1) // 2
   rows = _window(height, num_rows, size_h, radius)
   columns = _window(width, num_columns, size_w, radius)
-  inside = (jnp.arange(num_rows) < size_h)[None, :, None] & (
+  inside = (jnp.arange(num_rows) < size_h)[:, None] & (
     jnp.arange(num_columns) < size_w
-  )[None, None]
-  longest = 2 + max(
-    math.ceil((max_kernel - 1) * size / least)
-    for size, (least, _) in zip((height, width), size_bounds, strict=True)
-  )
-  solid = _all_inside(mask, rows, columns, longest, gather=gather) & inside
+  )[None]
+  if not gather:
+    return _no_holes(mask, rows, columns) & inside[None]
+  # Frames are packed into bits, so that one pass serves eight of them.
+  bits = warp.pack_bits(mask)
+  for axis, window, (least, _) in zip(
+    (1, 2), (rows, columns), size_bounds, strict=True
+  ):
+    size = mask.shape[axis]
+    longest = 2 + math.ceil((max_kernel - 1) * size / least)
+    bits = _all_in_range(bits, window, longest, axis=axis)
+  bits = jnp.where(inside[None], bits, 0)
+  return warp.unpack_bits(bits, len(mask))
+
+
+def _feather(
+  solid: Bool[Array, 't hs ws'],
+  size_h: Int[Array, ''],
+  size_w: Int[Array, ''],
+  kernel: Int[Array, ''],
+  sigma: Float[Array, ''],
+  *,
+  out_shape: tuple[int, int],
+  max_kernel: int,
+  gather: bool,
+) -> Float[Array, 't h w']:
+  """The rest of `soften`: blur by `kernel_2`, divide by max, resize back."""
   blurred = _blur(
     solid.astype(jnp.float32),
     (size_h, size_w),
-    _blur_weights(kernel_2, sigma, max_kernel),
+    _blur_weights(kernel, sigma, max_kernel),
     gather=gather,
   )
   peak = jnp.max(blurred, axis=(1, 2), keepdims=True)
-  blurred = blurred / jnp.where(peak > 0, peak, 1.0)
   back = [
     warp.linear_taps(
       warp.resize_positions(size, small.astype(jnp.float32), 1.0 * size)
     )
-    for size, small in ((height, size_h), (width, size_w))
+    for size, small in zip(out_shape, (size_h, size_w), strict=True)
   ]
-  return warp.resample(blurred, *back, gather=gather)
+  mask = warp.resample(blurred, *back, gather=gather)
+  return jnp.minimum(mask / jnp.where(peak > 0, peak, 1.0), 1.0)
 
 
 def _window(size, num_out, size_out, radius):
   """First and last input pixel that an output one depends on.
 
   Output means after the resize and the first blur, whose mirrored borders
-  bring in no pixel that is not inside already.
+  bring in no pixel that is not inside already. Returned besides are the least
+  and the greatest pixel that any depends on; what lies beyond is not looked at.
   """
-  positions = jnp.arange(num_out)
+  positions = jnp.arange(num_out, dtype=jnp.float32)
 
   def source(position):
-    position = jnp.clip(position, 0, size_out - 1).astype(jnp.float32)
-    source = (position + 0.5) * (size / size_out) - 0.5
-    return jnp.clip(source, 0.0, size - 1.0)
+    return (position + 0.5) * (size / size_out) - 0.5
 
   first = jnp.floor(source(positions - radius))
   last = jnp.ceil(source(positions + radius))
-  return first.astype(jnp.int32), last.astype(jnp.int32)
+  least = jnp.floor(jnp.clip(source(0), 0.0, size - 1.0))
+  greatest = jnp.ceil(jnp.clip(source(size_out - 1), 0.0, size - 1.0))
+  return tuple(x.astype(jnp.int32) for x in (first, last, least, greatest))
 
 
-def _all_inside(mask, rows, columns, longest, *, gather):
+def _no_holes(mask, rows, columns):
   """Whether a mask is true in all of rows x columns, ranges of an output."""
-  if gather:
-    by_rows = _all_in_range(mask, rows[0], rows[1], longest, axis=1)
-    return _all_in_range(by_rows, columns[0], columns[1], longest, axis=2)
 
-  def members(size, first, last):
+  def members(size, first, last, least, greatest):
+    first, last = jnp.maximum(first, least), jnp.minimum(last, greatest)
     inputs = jnp.arange(size)[None]
     inside = (inputs >= first[:, None]) & (inputs <= last[:, None])
     return inside.astype(jnp.float32)
@@ -270,25 +338,40 @@ def _all_inside(mask, rows, columns, longest, *, gather):
   return holes < 0.5
 
 
-def _all_in_range(mask, first, last, longest, *, axis):
-  """Logical and over first..last of an axis, from runs of 2^k pixels."""
-  size = mask.shape[axis]
-  runs = [mask]
-  while 2 ** len(runs) <= min(longest, size):
-    step = 2 ** (len(runs) - 1)
-    # Runs that leave the image are never looked up.
-    shift = [(0, 0, 0)] * mask.ndim
-    shift[axis] = (-step, step, 0)
-    runs.append(runs[-1] & jax.lax.pad(runs[-1], False, shift))
-  table = jnp.concatenate(runs, axis=axis)
-  exponent = sum(
-    (last - first + 1 >= 2**k).astype(jnp.int32) for k in range(1, len(runs))
+def _all_in_range(bits, window, longest, *, axis):
+  """Bitwise and over first..last of an axis, ranges of about one length."""
+  first, last, least, greatest = window
+  shape = [1, 1, 1]
+  shape[axis] = -1
+  positions = jnp.arange(bits.shape[axis]).reshape(shape)
+  ones = np.uint8(255)
+  seen = (positions >= least) & (positions <= greatest)
+  before, after = longest // 2 + 2, 2 * longest
+  widths = [(0, 0)] * 3
+  widths[axis] = (before, after)
+  run = jnp.pad(jnp.where(seen, bits, ones), widths, constant_values=ones)
+  # Two runs of the shortest range's length cover any range, as the longest
+  # one has a pixel or two more; a run grows by and with itself, shifted.
+  length = jnp.min(last - first) + 1
+  size = run.shape[axis]
+
+  def grow(state):
+    run, grown = state
+    beyond = jax.lax.slice_in_dim(run, 0, longest, axis=axis) | ones
+    shift = jnp.minimum(grown, length - grown)
+    shifted = jax.lax.dynamic_slice_in_dim(
+      jnp.concatenate([run, beyond], axis), shift, size, axis=axis
+    )
+    return run & shifted, grown + shift
+
+  run, _ = jax.lax.while_loop(
+    lambda state: state[1] < length, grow, (run, jnp.ones((), jnp.int32))
   )
-  start = exponent * size + first
-  end = exponent * size + last + 1 - (1 << exponent)
-  table, start, end = warp.settle((table, start, end))
-  return jnp.take(table, start, axis=axis, mode='clip') & jnp.take(
-    table, end, axis=axis, mode='clip'
+  start, end = first + before, last - length + 1 + before
+  run, start, end = warp.settle((run, start, end))
+  return warp.settle(
+    jnp.take(run, start, axis=axis, mode='clip')
+    & jnp.take(run, end, axis=axis, mode='clip')
   )
 
 

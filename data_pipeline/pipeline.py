@@ -13,7 +13,7 @@ import einops
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Num, UInt8, UInt32
 import numpy as np
 
 from data_pipeline import blending, cutout, targets, warp
@@ -37,7 +37,7 @@ class Batch(TypedDict):
 class Pair:
   """Everything about one pair; maps are (t, h, w) of the crop, in [0, 1]."""
 
-  levels: Float[Array, '*b 2 t 3 s s']  # 0 to 255; real, pseudo-fake
+  levels: UInt8[Array, '*b 2 t 3 s s']  # real, pseudo-fake
   hull: Bool[Array, '*b t h w']
   mask: Float[Array, '*b t h w']  # blending mask
   boundary: Float[Array, '*b t h w']  # 4 m (1 - m)
@@ -67,6 +67,7 @@ def make_pair(
   synthesis: blending.SynthesisConfig,
   image_size: int,
   patch_size: int,
+  flip_prob: Float[Array, ''] | None = None,
 ) -> Pair:
   """Makes a real and a pseudo-fake clip of one real clip (METHOD 2-4).
 
@@ -79,6 +80,7 @@ def make_pair(
     synthesis: ranges of the draws; static.
     image_size: px of the output, a multiple of patch_size; static.
     patch_size: px of a patch; static.
+    flip_prob: in place of synthesis.flip_prob; traced.
 
   Raises:
     ValueError: when the sizes do not fit each other.
@@ -86,7 +88,9 @@ def make_pair(
   num_frames, height, width, _ = frames.shape
   _check_sizes(height, width, synthesis, image_size, patch_size)
   blend_key, jitter_key, cutout_key = jax.random.split(jax.random.key(seed), 3)
-  params = blending.sample_blend_params(blend_key, synthesis, height, width)
+  params = blending.sample_blend_params(
+    blend_key, synthesis, height, width, flip_prob
+  )
   frame_params = params
   if synthesis.temporal_jitter > 0:
     frame_params = blending.sample_frame_params(
@@ -144,6 +148,7 @@ def make_pairs(
   image_size: int,
   patch_size: int,
   *,
+  flip_probs: Float[Array, ' b'] | None = None,
   mesh: jax.sharding.Mesh | None = None,
   batch_axes: tuple[str, ...] | None = None,
 ) -> Batch:
@@ -161,6 +166,8 @@ def make_pairs(
       the other with real branches ('map'), or as suits the backend ('auto').
     image_size: px; static.
     patch_size: px; static.
+    flip_probs: in place of synthesis.flip_prob, one a pair: then training,
+      which flips, and validation, which does not, share a compiled program.
     mesh: devices over which the batch is split. Needed with 'map' on several
       devices, which would gather the batch otherwise.
     batch_axes: axes of the mesh that split it; along the others every device
@@ -172,7 +179,8 @@ def make_pairs(
     image_size=image_size,
     patch_size=patch_size,
   )
-  if _sequential(synthesis):
+  sequential = _sequential(synthesis)
+  if sequential:
     # lax.cond stays a branch under map and becomes a select under vmap.
     def many(*batch):
       return jax.lax.map(lambda element: pair(*element), batch)
@@ -181,7 +189,11 @@ def make_pairs(
 
   def make(*batch):
     rows = many(*batch)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    # Here and not in the loop over pairs, which would stack four times the
+    # bytes, after zeroing them.
+    clip = _normalize(rows['clip'])
+    return rows | {'clip': warp.row_major(clip) if sequential else clip}
 
   if mesh is not None:
     spec = jax.sharding.PartitionSpec(batch_axes or mesh.axis_names)
@@ -189,7 +201,8 @@ def make_pairs(
     make = jax.shard_map(
       make, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
     )
-  return make(frames, landmarks, seeds)
+  batch = (frames, landmarks, seeds)
+  return make(*batch) if flip_probs is None else make(*batch, flip_probs)
 
 
 def eval_clips(
@@ -208,17 +221,26 @@ def eval_clips(
     images.astype(jnp.float32),
     jnp.asarray(margin),
     image_size,
-    gather=jax.default_backend() == 'cpu',
+    gather=False,  # such batches may be split over devices by the compiler
   )
   clips = einops.rearrange(images, '(b t) c h w -> b t c h w', t=num_frames)
   return _normalize(clips)
 
 
 def _pair_rows(
-  frames, landmarks, seed, *, synthesis, image_size, patch_size
+  frames,
+  landmarks,
+  seed,
+  flip_prob=None,
+  *,
+  synthesis,
+  image_size,
+  patch_size,
 ) -> Batch:
-  """One pair as a batch of two clips in random order."""
-  pair = make_pair(frames, landmarks, seed, synthesis, image_size, patch_size)
+  """One pair as a batch of two clips in random order, not normalised yet."""
+  pair = make_pair(
+    frames, landmarks, seed, synthesis, image_size, patch_size, flip_prob
+  )
 
   def rows(real, pseudo_fake):
     return in_order(jnp.stack([real, pseudo_fake]))
@@ -228,7 +250,7 @@ def _pair_rows(
 
   kept = jnp.broadcast_to(pair.kept, pair.cells.shape)
   return Batch(
-    clip=_normalize(in_order(pair.levels)),
+    clip=in_order(pair.levels),
     label=rows(jnp.zeros(()), jnp.ones(())),
     vulnerability_map=rows(pair.real_vulnerability_map, pair.vulnerability_map),
     soft_label=rows(jnp.zeros_like(pair.soft_label), pair.soft_label),
@@ -237,14 +259,12 @@ def _pair_rows(
 
 
 def _normalize(
-  levels: Float[Array, '*b 3 s s'],
+  levels: Num[Array, '*b 3 s s'],
 ) -> Float[Array, '*b s s 3']:
-  shape = [1] * (levels.ndim - 3) + [3, 1, 1]
-  mean, deviation = _MEAN.reshape(shape), _DEVIATION.reshape(shape)
-  images = levels * (1.0 / (255.0 * deviation)) - mean / deviation
-  if jax.default_backend() == 'cpu':
-    images = warp.settle(images)
-  return jnp.moveaxis(images, -3, -1)
+  levels = jnp.moveaxis(levels, -3, -1).astype(jnp.float32)
+  scale, offset = 1.0 / (255.0 * _DEVIATION), _MEAN / _DEVIATION
+  shape = [1] * (levels.ndim - 1) + [3]
+  return levels * scale.reshape(shape) - offset.reshape(shape)
 
 
 def _sequential(synthesis: blending.SynthesisConfig) -> bool:

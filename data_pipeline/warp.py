@@ -10,8 +10,9 @@ size, no fixed-point positions, and draws its elastic field itself; its
 
 import flax.struct
 import jax
+from jax.experimental import layout
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 import numpy as np
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -39,7 +40,11 @@ def resample(
 ) -> Float[Array, '*b out_h out_w']:
   """Samples rows and columns of an image; taps outside it read 0."""
   if gather:
-    return alone(_gather_both, (image, rows, columns))
+    rows, columns = settle((rows, columns))
+    planes = image.reshape(-1, *image.shape[-2:])
+    sampled = row_major(_gather(planes, rows, axis=-2))
+    sampled = row_major(_gather(sampled, columns, axis=-1))
+    return sampled.reshape(*image.shape[:-2], *sampled.shape[-2:])
   return apply_matrices(
     image,
     sampling_matrix(rows, image.shape[-2]),
@@ -67,11 +72,6 @@ def sampling_matrix(taps: Taps, size: int) -> Float[Array, 'out size']:
   ) + jnp.where(taps.upper[:, None] == positions, weight, 0.0)
 
 
-def _gather_both(arrays):
-  image, rows, columns = arrays
-  return _gather(_gather(image, columns, axis=-1), rows, axis=-2)
-
-
 def _gather(image, taps: Taps, *, axis):
   size = image.shape[axis]
   after = [1] * (-1 - axis)
@@ -91,23 +91,26 @@ def settle(arrays):
   XLA's CPU compiler fuses what feeds a gather into it, index arithmetic and
   whole images, and repeats it for every tap of every pixel, as it repeats
   random bits in every loop that uses a draw; it drops optimization_barrier
-  before that. It does not look through a branch.
-  """
-  return alone(lambda tree: tree, arrays)
-
-
-def alone(function, arrays):
-  """Calls a function on a pytree, fused with nothing before and after it.
-
-  See `settle`. The branch is always taken.
+  before that. It does not look through a branch; this one is always taken.
   """
   first = jax.tree.leaves(arrays)[0].reshape(-1)[0]
   return jax.lax.cond(
-    jnp.isfinite(first.astype(jnp.float32)),
-    function,
-    lambda arrays: jax.tree.map(jnp.zeros_like, function(arrays)),
+    ~jnp.isnan(first.astype(jnp.float32)),
+    lambda arrays: arrays,
+    lambda arrays: jax.tree.map(jnp.zeros_like, arrays),
     arrays,
   )
+
+
+def row_major(array: Num[Array, '*b']) -> Num[Array, '*b']:
+  """Returns an array, laid out with the last axis fastest; for CPUs.
+
+  XLA's CPU compiler lays out a gather's or transpose's result as suits that
+  operation alone, and turns it around in a pass of its own. Not for a batch
+  that the compiler splits over devices: it would gather it here.
+  """
+  order = layout.Layout(tuple(range(array.ndim)))
+  return layout.with_layout_constraint(array, order)
 
 
 def linear_taps(source: Float[Array, ' out']) -> Taps:
@@ -243,21 +246,54 @@ def elastic_reach(sigma: float, alpha: float) -> int:
   return reach
 
 
+def pack_bits(mask: Bool[Array, 't h w']) -> UInt8[Array, 'n h w']:
+  """Frames as bits of bytes, eight in one; frame 0 is the lowest bit."""
+  packed = []
+  for start in range(0, len(mask), 8):
+    frames = mask[start : start + 8].astype(jnp.uint8)
+    packed.append(
+      sum(frames[i] << i for i in range(1, len(frames))) | frames[0]
+    )
+  return jnp.stack(packed)
+
+
+def unpack_bits(
+  bits: UInt8[Array, 'n h w'], count: int
+) -> Bool[Array, 't h w']:
+  """The inverse of `pack_bits` for `count` frames."""
+  frames = np.arange(count)
+  shift = (frames % 8).astype(np.uint8)[:, None, None]
+  return (bits[frames // 8] >> shift) & 1 == 1
+
+
 def displace(
-  mask: Bool[Array, 't h w'], field: Float[Array, '2 h w'], *, reach: int
+  mask: Bool[Array, 't h w'],
+  field: Float[Array, '2 h w'],
+  *,
+  reach: int,
+  gather: bool,
 ) -> Bool[Array, 't h w']:
   """Moves a mask by a displacement field: out(y, x) = mask(y + dy, x + dx).
 
   Nearest pixel, border mirrored about the outermost pixels (METHOD 2.10).
-  Each pixel's row neighbours are packed into the bits of an integer, so that
-  a two-dimensional lookup costs two passes of shifts and no gather.
+  One lookup serves eight frames, packed into bytes; without gathers, each
+  pixel's row neighbours are packed into the bits of an integer, so that a
+  two-dimensional lookup costs two passes of shifts.
   """
   _, height, width = mask.shape
   field = jnp.clip(jnp.round(field), -reach, reach).astype(jnp.int32)
+  around = ((0, 0), (reach, reach), (reach, reach))
+  if gather:
+    padded = jnp.pad(pack_bits(mask), around, 'reflect')
+    rows = jnp.arange(reach, reach + height)[:, None] + field[1]
+    columns = jnp.arange(reach, reach + width)[None] + field[0]
+    index = (rows * padded.shape[-1] + columns).reshape(-1)
+    padded, index = settle((padded.reshape(len(padded), -1), index))
+    moved = jnp.take(padded, index, axis=1, mode='clip')
+    return unpack_bits(moved.reshape(-1, height, width), len(mask))
   dx, dy = field[:1], field[1:]
-  padded = jnp.pad(mask, ((0, 0), (reach, reach), (reach, reach)), 'reflect')
+  padded = jnp.pad(mask, around, 'reflect').astype(jnp.int32)
   shifts = range(2 * reach + 1)
-  padded = padded.astype(jnp.int32)
   zero = jnp.zeros((), jnp.int32)
   bits = sum((padded[:, :, i : i + width] << i for i in shifts), zero)
   row = sum(

@@ -111,6 +111,20 @@ def test_pairs_match_opencv_with_the_same_draws(clips, config, blend, sample):
     assert np.abs(cells_of(ours, params) - cells).mean() / 255 < 0.003
 
 
+def test_a_given_flip_probability_changes_the_flip_alone(config):
+  key = jax.random.key(3)
+  unflipped = dataclasses.replace(config, flip_prob=0.0)
+  for probability, other in ((0.0, unflipped), (config.flip_prob, config)):
+    ours = blending.sample_blend_params(
+      key, config, 32, 32, jnp.float32(probability)
+    )
+    theirs = blending.sample_blend_params(key, other, 32, 32)
+    for leaf, other_leaf in zip(
+      *map(jax.tree.leaves, (ours, theirs)), strict=True
+    ):
+      np.testing.assert_array_equal(leaf, other_leaf)
+
+
 def test_blending_a_clip_with_itself_returns_it(clips, blend, sample):
   params = sample(np.uint32(0)).replace(
     augment_source=jnp.bool_(True),

@@ -82,8 +82,9 @@ def original_noise(seed):
   return np.stack([state.rand(256, 256) * 2 - 1 for _ in range(2)])
 
 
+@pytest.mark.parametrize('gather', [True, False])
 @pytest.mark.parametrize('seed', [0, 1, 7090])
-def test_elastic_field_and_mask_are_the_original_ones(arrays, seed):
+def test_elastic_field_and_mask_are_the_original_ones(arrays, seed, gather):
   noise = jnp.float32(original_noise(seed))
   field = warp.elastic_field(noise, sigma=7.0, alpha=50.0)
   np.testing.assert_allclose(
@@ -93,7 +94,7 @@ def test_elastic_field_and_mask_are_the_original_ones(arrays, seed):
   )
   bits = arrays['hull/flip0/type3_lm81']
   hull = jnp.asarray(np.unpackbits(bits).reshape(1, 256, 256) > 0)
-  moved = warp.displace(hull, field, reach=9)[0]
+  moved = warp.displace(hull, field, reach=9, gather=gather)[0]
   theirs = np.unpackbits(arrays[f'elastic/{seed}/mask_out']).reshape(256, 256)
   assert (np.asarray(moved) != theirs).sum() <= 2
 
@@ -121,12 +122,15 @@ def test_a_field_that_leaves_the_packed_bits_is_refused():
     warp.elastic_reach(3.0, 200.0)
 
 
-def test_displace_looks_up_the_nearest_pixel_and_mirrors_borders():
+@pytest.mark.parametrize('gather', [True, False])
+def test_displace_looks_up_the_nearest_pixel_and_mirrors_borders(gather):
   rng = np.random.default_rng(0)
-  mask = rng.random((2, 20, 24)) < 0.5
+  mask = rng.random((11, 20, 24)) < 0.5  # more than the bits of a byte
   field = rng.uniform(-4.4, 4.4, (2, 20, 24)).astype(np.float32)
   x, y = np.meshgrid(np.arange(24), np.arange(20))
-  ours = warp.displace(jnp.asarray(mask), jnp.asarray(field), reach=5)
+  ours = warp.displace(
+    jnp.asarray(mask), jnp.asarray(field), reach=5, gather=gather
+  )
   x = np.rint(x + field[0]).astype(int)
   y = np.rint(y + field[1]).astype(int)
   x, y = np.abs(x), np.abs(y)
