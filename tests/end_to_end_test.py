@@ -33,7 +33,7 @@ def program(tmp_path_factory):
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
   }
 
-  def start(module, *arguments, **options):
+  def start(module, *arguments):
     return subprocess.Popen(
       [sys.executable, '-m', module, *arguments],
       cwd=ROOT,
@@ -41,7 +41,6 @@ def program(tmp_path_factory):
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      **options,
     )
 
   return start
@@ -128,11 +127,6 @@ def assert_same_run(workdir, other):
   jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
 
 
-def small_disk():
-  """Lets the kernel refuse files of the size of a state."""
-  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-
 def test_a_run_that_met_every_mishap_ends_as_one_that_met_none(
   program, run, records, clean_run, tmp_path
 ):
@@ -145,7 +139,9 @@ def test_a_run_that_met_every_mishap_ends_as_one_that_met_none(
   for path in (tmp_path / 'checkpoints/6/state').rglob('*'):
     if path.is_file():
       path.write_bytes(b'')
-  full = program('stormer_jax.main', *arguments, preexec_fn=small_disk)
+  full = program('stormer_jax.main', *arguments)
+  # The kernel refuses files of the size of a state.
+  resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
   _, err = full.communicate(timeout=300)
   assert full.returncode == 2, err
   assert 'taking the checkpoint before it' in err

@@ -22,7 +22,7 @@ import saved_state
 from stormer_jax import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
-NUM_STEPS = 7
+NUM_STEPS = 12
 # A dead peer is noticed by its sockets at once, else by its heartbeat (30 s).
 NOTICED_SECONDS = 120
 

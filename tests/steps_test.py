@@ -136,7 +136,9 @@ def test_logged_means_are_those_of_the_steps_since_the_last_line(history):
   np.testing.assert_allclose(means[4], totals[4], rtol=1e-6)
 
 
-@pytest.mark.parametrize('mesh', [{'fsdp': 8}, {'fsdp': 2}])
+@pytest.mark.parametrize(
+  'mesh', [{'fsdp': 8}, pytest.param({'fsdp': 2}, marks=pytest.mark.slow)]
+)
 def test_split_parameters_train_as_whole_ones(config, history, mesh):
   """To 0.02 of a step of 1e-3: Adam magnifies rounding where it divides."""
   other = Run(config, **mesh)
