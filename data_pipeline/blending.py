@@ -208,7 +208,7 @@ def sample_blend_params(
     # Coarse enough that level (1 + contrast) + 255 brightness is exact in
     # float32: then no fused multiply-add of a compiler's choice moves it across
     # a level when it is truncated.
-    return jnp.round(real(bounds) * 2**15) / 2**15
+    return jnp.clip(jnp.round(real(bounds) * 2**15) / 2**15, *bounds)
 
   def integer(bounds, step=1):
     count = (bounds[1] - bounds[0]) // step + 1
