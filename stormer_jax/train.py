@@ -6,13 +6,13 @@ continues a run that was stopped in any way; it ends in the same numbers as one
 that never was.
 """
 
-import dataclasses
 import functools
 import pathlib
 
 from absl import logging
 import jax
 from ml_collections import config_dict
+import numpy as np
 
 from data_pipeline import blending, clips, pipeline
 from data_pipeline import records as records_lib
@@ -117,7 +117,7 @@ def train_and_evaluate(
   )
   abstract = jax.eval_shape(lambda: init(*init_weights()))
   shardings = sharding.state_shardings(abstract, mesh)
-  make_pairs = _jit_pairs(config, mesh, train=True)
+  make_pairs, make_val_pairs = _jit_pairs(config, mesh)
   train_step = jax.jit(
     steps.make_train_step(config, graphdef, tx, steps_per_epoch),
     donate_argnums=0,
@@ -128,7 +128,7 @@ def train_and_evaluate(
     val_records,
     graphdef,
     mesh,
-    _jit_pairs(config, mesh, train=False),
+    make_val_pairs,
   )
 
   # Only now: a run that could not start leaves no workdir behind.
@@ -335,14 +335,12 @@ def _starting_weights(config, abstract, init_weights):
   return params, stats
 
 
-def _jit_pairs(config, mesh, *, train: bool):
-  synthesis = blending.SynthesisConfig(**config.synthesis)
-  if not train:  # METHOD 1.4: validation items differ in the flip alone
-    synthesis = dataclasses.replace(synthesis, flip_prob=0.0)
-  return jax.jit(
+def _jit_pairs(config, mesh):
+  """Makers of training pairs and of validation pairs, compiled once."""
+  make = jax.jit(
     functools.partial(
       pipeline.make_pairs,
-      synthesis=synthesis,
+      synthesis=blending.SynthesisConfig(**config.synthesis),
       image_size=config.model.image_size,
       patch_size=config.model.patch_size,
       mesh=mesh,
@@ -350,6 +348,16 @@ def _jit_pairs(config, mesh, *, train: bool):
     ),
     out_shardings=sharding.batch_sharding(mesh),
   )
+
+  def flipping(probability):
+    size = config.data.batch_size // jax.process_count()
+    flips = sharding.put_batch(
+      {'flip_probs': np.full(size, probability, np.float32)}, mesh
+    )
+    return functools.partial(make, **flips)
+
+  # METHOD 1.4: validation items differ in the flip alone.
+  return flipping(config.synthesis.flip_prob), flipping(0.0)
 
 
 def _pace(config: config_dict.ConfigDict, mesh) -> progress.Pace:
