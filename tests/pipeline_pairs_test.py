@@ -148,6 +148,18 @@ def test_eight_devices_make_the_same_pairs_without_talking(
   assert_same(compiled(*placed), batch)
 
 
+def test_flip_probabilities_serve_training_and_validation(make, batch):
+  # One program for both: with the configured probability it is the batch.
+  flips = np.full(8, 0.5, np.float32)
+  assert_same(make(*inputs(8), flip_probs=flips), batch)
+  unflipped = make(*inputs(8), flip_probs=0 * flips)
+  mirrored = [
+    np.abs(unflipped['clip'][2 * i] - batch['clip'][2 * i]).max() > 0
+    for i in range(8)
+  ]
+  assert 0 < sum(mirrored) < 8
+
+
 def test_another_seed_makes_another_pair(make, batch):
   frames, points, seeds = inputs(8)
   other = make(frames, points, seeds + np.uint32(2**31))
