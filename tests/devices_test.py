@@ -59,7 +59,7 @@ def history(config, data_root):
   def run(mesh):
     shardings = sharding.state_shardings(start, mesh)
     state = jax.device_put(start, shardings)
-    make_pairs = train._jit_pairs(config, mesh, train=True)
+    make_pairs, make_val_pairs = train._jit_pairs(config, mesh)
     train_step = jax.jit(
       steps.make_train_step(config, detector.graphdef, tx, steps_per_epoch=1),
       donate_argnums=0,
@@ -74,7 +74,7 @@ def history(config, data_root):
       all_terms.append(jax.device_get(terms))
     assert train_step._cache_size() == 1
     validate = validation.Validation(
-      config, val_records, detector.graphdef, mesh, make_pairs
+      config, val_records, detector.graphdef, mesh, make_val_pairs
     )
     figures = validate(state, lambda: None)
     return all_pairs, all_terms, jax.device_get(state), figures
