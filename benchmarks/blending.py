@@ -296,7 +296,7 @@ def _report_fidelity(config, frames, landmarks, params, pairs):
         for name in ('real', 'pseudo_fake')
       ]
     )
-    images = jnp.float32(ours), jnp.float32(theirs)
+    images = [jnp.float32(x.reshape(-1, *x.shape[2:])) for x in (ours, theirs)]
     figures['with JPEG' if drawn.jpeg_on else 'without JPEG'].append(
       (np.asarray(dm_pix.psnr(*images)), np.asarray(dm_pix.ssim(*images)))
     )
