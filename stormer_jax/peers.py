@@ -73,8 +73,9 @@ class Peers:
             said = key.fileobj.recv(1)
           except OSError:
             said = b''
-          selector.unregister(key.fileobj)
-          if said != _FAREWELL:
+          ours = key.fileobj.fileno() < 0  # closed at this end
+          selector.unregister(key.fd)
+          if said != _FAREWELL and not ours:
             self._on_loss(
               f'another process of this run failed or is gone ({key.data}); see'
               ' what it said, and start the same command again on every host:'
