@@ -51,11 +51,13 @@ def main() -> None:
     )
     for row in (
       ('S', 4, '1', 'none', 1),
-      ('S', 4, '1', 'full', 1),
-      ('B', 4, '1', 'full', 1),
       ('B', 4, '1', 'full', 4),
-      ('B', 4, 'fsdp 8', 'full', 1),
-      ('L', 4, 'fsdp 8', 'full', 1),
+      *(
+        (name, frames, sharding, 'full', 1)
+        for sharding in _SHARDINGS
+        for frames in arguments.frames
+        for name in arguments.models
+      ),
     ):
       print(_compiled(*row), flush=True)
 
