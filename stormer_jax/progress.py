@@ -204,7 +204,7 @@ class Progress:
       )
     if skipped > self._budget:
       raise FloatingPointError(
-        f'{what}, the {skipped}th such step; train.nonfinite_budget is'
+        f'{what}; {skipped} such steps so far, train.nonfinite_budget is'
         f' {self._budget}. Lower optimizer.peak_lr, or look at the data'
       )
     logging.warning(
