@@ -91,6 +91,14 @@ def slow(*shape):
   return pytest.param(shape, marks=pytest.mark.slow)
 
 
+def assert_same_statistic(path, ours, theirs):
+  # A running mean follows the bias of the convolution before it, whose true
+  # gradient is zero: Adam moves it by rounding alone, at most 1e-3 a step in
+  # either direction, of which a twentieth enters the mean.
+  atol = 5e-4 if path[-1].key == 'mean' else 1e-5
+  np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=atol)
+
+
 @pytest.mark.parametrize(
   'shape',
   [
@@ -134,8 +142,8 @@ def test_any_mesh_computes_what_one_device_does(history, alone, shape):
     expected_blocks['mlp']['fc2']['kernel'],
     atol=2e-5,
   )
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+  jax.tree_util.tree_map_with_path(
+    assert_same_statistic,
     state.stats,
     expected_state.stats,
   )
