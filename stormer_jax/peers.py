@@ -40,7 +40,10 @@ class Peers:
     """
     self._connections = list(connections)
     self._on_loss = on_loss or _end_process
-    for connection, _ in self._connections:
+    self._selector = selectors.DefaultSelector()
+    for connection, name in self._connections:
+      # Here and not in the thread, which may come after a quick farewell.
+      self._selector.register(connection, selectors.EVENT_READ, name)
       connection.settimeout(None)
       # A machine that loses its power closes nothing: ask it now and then.
       connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -63,9 +66,7 @@ class Peers:
         connection.sendall(_FAREWELL)
 
   def _watch(self) -> None:
-    with selectors.DefaultSelector() as selector:
-      for connection, name in self._connections:
-        selector.register(connection, selectors.EVENT_READ, name)
+    with self._selector as selector:
       while selector.get_map():
         for key, _ in selector.select():
           assert isinstance(key.fileobj, socket.socket)
