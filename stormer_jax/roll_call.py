@@ -66,6 +66,7 @@ def _receive_all(port: int, count: int, deadline: float) -> list[Connection]:
     with _listen(port, deadline) as listener:
       while len(present) < count - 1:
         _receive_one(listener, count, present, deadline)
+        _drop_the_gone(present)
     # The port is free again before anybody is told to look for JAX there.
     answer = _GO
   except (TimeoutError, ValueError) as error:
@@ -126,8 +127,7 @@ def _receive_one(
   except (OSError, ValueError, KeyError, TypeError):
     connection.close()
     return
-  if index in present and _is_gone(present[index][0]):
-    present.pop(index)[0].close()  # it was started anew
+  _drop_the_gone(present)
   if theirs == count and 0 < index < count and index not in present:
     present[index] = connection, name
     return
@@ -147,6 +147,12 @@ def _answer(connection: socket.socket, text: str) -> None:
     connection.sendall(f'{text}\n'.encode())
   if text != _GO:
     connection.close()
+
+
+def _drop_the_gone(present: _Present) -> None:
+  """Who ended while waiting is missing again, and may be started anew."""
+  for index in [i for i, (there, _) in present.items() if _is_gone(there)]:
+    present.pop(index)[0].close()
 
 
 def _is_gone(connection: socket.socket) -> bool:
