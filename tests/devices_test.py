@@ -11,6 +11,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import quick_compile
 from random_detector import make_detector
 
 from configs import tiny
@@ -64,6 +65,7 @@ def history(config, data_root):
       steps.make_train_step(config, detector.graphdef, tx, steps_per_epoch=1),
       donate_argnums=0,
       out_shardings=(shardings, sharding.replicated(mesh)),
+      compiler_options=quick_compile.OPTIONS,
     )
     all_pairs, all_terms = [], []
     for batch in batches:

@@ -17,6 +17,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import quick_compile
 import saved_state
 
 from stormer_jax import metric_writer
@@ -43,6 +44,8 @@ def start(tmp_path_factory):
         'JAX_NUM_CPU_DEVICES': str(8 // num_processes),
         'JAX_COMPILATION_CACHE_DIR': str(cache),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+        # On CPU, JAX's cache serves process 0 alone.
+        'XLA_FLAGS': quick_compile.XLA_FLAGS,
       }
       if num_processes > 1:
         environment |= {
@@ -84,6 +87,7 @@ def train_arguments(data_root, workdir):
     f'--config.train.eval_every_epochs={NUM_STEPS}',
     '--config.train.checkpoint_every=2',
     '--config.model.image_size=32',
+    '--config.model.depth=1',
     '--config.optimizer.freeze_epochs=0',
     # Adam would magnify rounding where a gradient is zero but for it.
     '--config.optimizer.eps=0.1',

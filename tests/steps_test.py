@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_compile
 
 from configs import tiny
 from stormer_jax import losses, optimizer, sharding, steps
@@ -25,6 +26,13 @@ def make_batch(num_clips: int = 16):
   }
 
 
+@functools.cache
+def start_weights():
+  """Those of every run here: what is varied has no part in them."""
+  init_weights = steps.make_model(tiny.get_config())[1]
+  return jax.jit(init_weights, compiler_options=quick_compile.OPTIONS)()
+
+
 class Run:
   """A run of the tiny model on one fixed batch."""
 
@@ -41,13 +49,13 @@ class Run:
       steps.make_train_step(config, graphdef, tx, STEPS_PER_EPOCH),
       donate_argnums=0,
       out_shardings=(self.shardings, sharding.replicated(self.mesh)),
+      compiler_options=quick_compile.OPTIONS,
     )
     self._init = jax.jit(init, out_shardings=self.shardings)
-    self._weights = jax.jit(init_weights)()
     self.batch = sharding.put_batch(make_batch(), self.mesh)
 
   def start(self):
-    return self._init(*self._weights)
+    return self._init(*start_weights())
 
   def advance(self, state, count):
     terms = []
@@ -160,8 +168,8 @@ def test_moments_are_split_like_their_parameters(config):
 
 
 def test_terms_per_clip_average_to_the_terms_of_the_batch(config, run):
-  graphdef, init = steps.make_model(config)
-  params, stats = jax.jit(init)()
+  graphdef, _ = steps.make_model(config)
+  params, stats = start_weights()
   batch = jax.tree.map(jnp.asarray, make_batch())
   scored = jax.jit(steps.make_eval_step(config, graphdef))(params, stats, batch)
 
@@ -244,8 +252,8 @@ def test_micro_batches_that_do_not_divide_the_pairs_are_refused():
 def test_a_validation_score_does_not_depend_on_batch_mates(config, token):
   config = config.copy_and_resolve_references()
   config.model.temporal_token = token
-  graphdef, init = steps.make_model(config)
-  params, stats = jax.jit(init)()
+  graphdef, _ = steps.make_model(config)
+  params, stats = start_weights()
   score = jax.jit(steps.make_eval_step(config, graphdef))
   batch = jax.tree.map(jnp.asarray, make_batch(4))
   mixed = {name: x[jnp.array([3, 0, 1, 2])] for name, x in batch.items()}
