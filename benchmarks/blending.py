@@ -444,7 +444,11 @@ def _report_stages(config, batch, repeats):
       both,
       params.margin,
     ),
-    'jpeg': (photometric.jpeg, small, params.jpeg_quality),
+    'jpeg': (
+      functools.partial(photometric.jpeg, gather=gather),
+      small,
+      params.jpeg_quality,
+    ),
     'cells': (
       lambda boundary, margin: targets.boundary_cells(
         boundary,

@@ -415,7 +415,7 @@ def _paste(params, frames, mask, *, taps, config, image_size, gather):
   both = photometric.truncate(target[None] + weight * change)
   both = both.reshape(-1, *both.shape[2:])
   both = crop_and_resize(both, params.margin, image_size, gather=gather)
-  both = _augment_both(params, both)
+  both = _augment_both(params, both, gather=gather)
   return both.reshape(2, -1, *both.shape[1:]).astype(jnp.uint8)
 
 
@@ -480,7 +480,7 @@ def _hull(params, points, maps_y, maps_x, config, size, *, gather):
   return warp.displace(hull, field, reach=reach, gather=gather)
 
 
-def _augment_both(params, images):
+def _augment_both(params, images, *, gather):
   """Photometric changes that real and pseudo-fake share (METHOD 2.17)."""
 
   def sometimes(on, change, images):
@@ -502,6 +502,6 @@ def _augment_both(params, images):
   )
   return sometimes(
     params.jpeg_on,
-    lambda images: photometric.jpeg(images, params.jpeg_quality),
+    lambda images: photometric.jpeg(images, params.jpeg_quality, gather=gather),
     images,
   )

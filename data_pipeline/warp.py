@@ -92,14 +92,28 @@ def settle(arrays):
   whole images, and repeats it for every tap of every pixel, as it repeats
   random bits in every loop that uses a draw; it drops optimization_barrier
   before that. It does not look through a branch; this one is always taken.
+  Under vmap, as on accelerators, nothing is done: the branch would become a
+  select, for whose condition a TPU lays out all arrays with the batch last.
   """
-  first = jax.tree.leaves(arrays)[0].reshape(-1)[0]
+  leaves, structure = jax.tree.flatten(arrays)
+  return jax.tree.unflatten(structure, _settle(leaves))
+
+
+@jax.custom_batching.custom_vmap
+def _settle(leaves):
+  first = leaves[0].reshape(-1)[0]
   return jax.lax.cond(
     ~jnp.isnan(first.astype(jnp.float32)),
-    lambda arrays: arrays,
-    lambda arrays: jax.tree.map(jnp.zeros_like, arrays),
-    arrays,
+    lambda leaves: leaves,
+    lambda leaves: jax.tree.map(jnp.zeros_like, leaves),
+    leaves,
   )
+
+
+@_settle.def_vmap
+def _settle_nothing(axis_size, in_batched, leaves):
+  del axis_size
+  return leaves, in_batched[0]
 
 
 def row_major(array: Num[Array, '*b']) -> Num[Array, '*b']:

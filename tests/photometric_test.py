@@ -44,7 +44,10 @@ OPERATIONS = {
   'downscale': lambda image, p: photometric.downscale(
     image, (p[0] == 4).astype(int), ratios=(2, 4), gather=False
   ),
-  'jpeg': lambda image, p: photometric.jpeg(image, p[0]),
+  'jpeg': lambda image, p: photometric.jpeg(image, p[0], gather=True),
+  'jpeg_by_matrices': lambda image, p: photometric.jpeg(
+    image, p[0], gather=False
+  ),
 }
 # Least PSNR in dB and greatest share of bytes that differ.
 BARS = {
@@ -77,17 +80,23 @@ def test_operation_gives_the_original_bytes(arrays, operations, case):
   assert (ours != theirs).mean() <= share
 
 
+@pytest.mark.parametrize('jpeg', ['jpeg', 'jpeg_by_matrices'])
 @pytest.mark.parametrize('quality', range(40, 101))
-def test_jpeg_matches_opencv_at_every_quality(arrays, operations, quality):
+def test_jpeg_matches_opencv_at_every_quality(
+  arrays, operations, quality, jpeg
+):
   image = arrays['face'][64:192, 64:192]
-  ours = packed(operations['jpeg'](planar(image), jnp.float32([quality])))
+  ours = packed(operations[jpeg](planar(image), jnp.float32([quality])))
   theirs = cv2_blending.jpeg(np.ascontiguousarray(image), quality)
   assert psnr(ours, theirs) > 48
 
 
-def test_jpeg_takes_sizes_that_are_no_multiple_of_a_block(arrays, operations):
+@pytest.mark.parametrize('jpeg', ['jpeg', 'jpeg_by_matrices'])
+def test_jpeg_takes_sizes_that_are_no_multiple_of_a_block(
+  arrays, operations, jpeg
+):
   image = arrays['face'][30:131, 20:151]
-  ours = packed(operations['jpeg'](planar(image), jnp.float32([75])))
+  ours = packed(operations[jpeg](planar(image), jnp.float32([75])))
   theirs = cv2_blending.jpeg(np.ascontiguousarray(image), 75)
   assert ours.shape == theirs.shape
   assert psnr(ours, theirs) > 44

@@ -136,3 +136,12 @@ def test_displace_looks_up_the_nearest_pixel_and_mirrors_borders(gather):
   x, y = np.abs(x), np.abs(y)
   x, y = np.where(x > 23, 46 - x, x), np.where(y > 19, 38 - y, y)
   np.testing.assert_array_equal(ours, mask[:, y, x])
+
+
+def test_settle_branches_alone_and_does_nothing_in_a_batch():
+  pair = {'mask': jnp.ones((2, 3), bool), 'levels': jnp.arange(2.0)}
+  assert 'cond' in str(jax.make_jaxpr(warp.settle)(pair))
+  in_a_batch = jax.make_jaxpr(jax.vmap(warp.settle))(pair)
+  assert not {'cond', 'select_n'} & {e.primitive.name for e in in_a_batch.eqns}
+  for settled in (warp.settle(pair), jax.vmap(warp.settle)(pair)):
+    jax.tree.map(np.testing.assert_array_equal, settled, pair)
