@@ -1,0 +1,141 @@
+"""Compiles for a TPU that need not be there, and says what the compiler says.
+
+  pip install 'libtpu==0.0.42.*'    # the one that `jax[tpu]` names
+  python -m benchmarks.tpu                  # the pairs, 8 on one v6e
+  python -m benchmarks.tpu --what step      # the SAM step of ViT-B
+
+Prints compile seconds, bytes of one device, collectives, and the cycles that
+the compiler expects of each operation, the dearest first. Cycles are the
+compiler's estimates, good for comparing one program with another; nothing runs.
+"""
+
+import argparse
+import collections
+import functools
+import os
+import re
+import time
+
+import jax
+from ml_collections import config_dict
+import numpy as np
+
+from configs import ffpp_c23
+from data_pipeline import blending, pipeline
+from stormer_jax import plan, sharding
+
+_COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'all-to-all',
+  'collective-permute',
+)
+# Hull parts of the largest hull type; smoothing loops over fewer frames.
+_PAIR_LOOPS = 8
+
+
+def main() -> None:
+  """Prints one program's figures."""
+  arguments = _parse()
+  # libtpu compiles; the process itself stays on the CPU.
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  config = ffpp_c23.get_config()
+  config.data.batch_size = arguments.pairs
+  config.model.remat = arguments.remat
+  devices, compiler = plan._devices(arguments.kind, arguments.devices)
+  if 'TPU' not in compiler:
+    raise SystemExit(
+      f'no TPU compiler for {arguments.kind}: pip install libtpu, and choose'
+      ' one of ' + ', '.join(plan._TOPOLOGIES)
+    )
+  mesh = plan._make_mesh(config, devices)
+  if arguments.what == 'pairs':
+    lowered, trips = _lower_pairs(config, mesh), _PAIR_LOOPS
+  else:
+    state, batch, step = plan._training_step(config, mesh)
+    lowered, trips = step.lower(state, batch), config.model.depth
+  start = time.monotonic()
+  program = lowered.compile()
+  seconds = time.monotonic() - start
+  memory = program.memory_analysis()
+  text = program.as_text() or ''
+  print(f'{compiler}, {arguments.devices} devices, {arguments.pairs} pairs')
+  print(f'compiled in       {seconds:8.0f} s')
+  print(f'temporaries       {memory.temp_size_in_bytes / 2**20:8.0f} MiB')
+  print(f'code              {memory.generated_code_size_in_bytes / 2**20:8.0f}')
+  talk = collections.Counter(
+    found
+    for found in re.findall(r' ([a-z-]+)\(', text)
+    if found.removesuffix('-start') in _COLLECTIVES
+  )
+  print(f'collectives       {dict(talk) or "none"}')
+  total, dearest = estimated_cycles(text, trips)
+  print(f'estimated cycles  {total / 1e6:8.1f} M (loops counted {trips} times)')
+  for cycles, shape, name in dearest[: arguments.rows]:
+    print(f'  {cycles / total:6.1%}  {shape:60}  {name}')
+
+
+def estimated_cycles(
+  text: str, trips: int
+) -> tuple[int, list[tuple[int, str, str]]]:
+  """Adds up the cycles that the TPU compiler wrote beside its operations.
+
+  Args:
+    text: Of the compiled program.
+    trips: How often the body of every loop runs.
+
+  Returns:
+    All cycles, and (cycles, shape, name) of each operation, most first.
+  """
+  bodies = set(re.findall(r'body=%?([\w.-]+)', text))
+  times, found = 1, []
+  for line in text.splitlines():
+    if head := re.match(r'(?:ENTRY )?%?([\w.-]+) \(.*\{$', line):
+      times = trips if head[1] in bodies else 1
+    if cycles := re.search(r'"estimated_cycles":"(\d+)"', line):
+      shape = line.split(' = ')[1].split('{')[0].lstrip('(')
+      name = re.search(r'op_name="([^"]*)"', line)
+      found.append((times * int(cycles[1]), shape, name[1] if name else ''))
+  return sum(cycles for cycles, *_ in found), sorted(found, reverse=True)
+
+
+def _lower_pairs(
+  config: config_dict.ConfigDict, mesh: jax.sharding.Mesh
+) -> jax.stages.Lowered:
+  config.synthesis.mode = 'vmap'
+  split = sharding.batch_sharding(mesh)
+  pairs, frames = config.data.batch_size, config.model.num_frames
+  make = jax.jit(
+    functools.partial(
+      pipeline.make_pairs,
+      synthesis=blending.SynthesisConfig(**config.synthesis),
+      image_size=config.model.image_size,
+      patch_size=config.model.patch_size,
+      mesh=mesh,
+      batch_axes=sharding.BATCH_AXES,
+    ),
+    out_shardings=split,
+  )
+  shape = functools.partial(jax.ShapeDtypeStruct, sharding=split)
+  return make.lower(
+    shape((pairs, frames, 256, 256, 3), np.uint8),
+    shape((pairs, frames, 81, 2), np.float32),
+    shape((pairs,), np.uint32),
+    flip_probs=shape((pairs,), np.float32),
+  )
+
+
+def _parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--what', choices=('pairs', 'step'), default='pairs')
+  parser.add_argument('--kind', default='TPU v6e', help='%(default)s')
+  parser.add_argument('--devices', type=int, default=1)
+  parser.add_argument('--pairs', type=int, default=8, help='of all devices')
+  parser.add_argument('--remat', default='dots', help='of the step')
+  parser.add_argument('--rows', type=int, default=12, help='operations to show')
+  return parser.parse_args()
+
+
+if __name__ == '__main__':
+  main()
