@@ -12,7 +12,6 @@ compiler's estimates, good for comparing one program with another; nothing runs.
 import argparse
 import collections
 import functools
-import os
 import re
 import time
 
@@ -39,7 +38,7 @@ def main() -> None:
   """Prints one program's figures."""
   arguments = _parse()
   # libtpu compiles; the process itself stays on the CPU.
-  os.environ['JAX_PLATFORMS'] = 'cpu'
+  jax.config.update('jax_platforms', 'cpu')
   config = ffpp_c23.get_config()
   config.data.batch_size = arguments.pairs
   config.model.remat = arguments.remat

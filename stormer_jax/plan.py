@@ -228,6 +228,8 @@ def _devices(
       os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
       os.environ.setdefault('TPU_ACCELERATOR_TYPE', f'{generation}-1')
       os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+      # Nor is a TPU locked that is not used.
+      os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
       name = f'{generation}:{"x".join(map(str, sizes[0]))}'
       topology = topologies.get_topology_desc(name, platform='tpu')
       return topology.devices[:num_devices], f'the TPU compiler for {name}'
