@@ -222,7 +222,10 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _peak_mb() -> float:
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  # Not ru_maxrss, which a process inherits from the one that started it.
+  with open('/proc/self/status') as file:
+    status = dict(line.split(':', 1) for line in file)
+  return int(status['VmHWM'].split()[0]) / 1024
 
 
 def _resident_mb() -> float:
