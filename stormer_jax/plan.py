@@ -234,7 +234,7 @@ def _devices(
       topology = topologies.get_topology_desc(name, platform='tpu')
       return topology.devices[:num_devices], f'the TPU compiler for {name}'
   elif device_kind in _TOPOLOGIES:
-    logging.info('pip install libtpu: the TPU compiler, for exact figures')
+    logging.info("pip install 'jax[tpu]': the TPU compiler's exact figures")
   devices = jax.devices('cpu')
   if len(devices) < num_devices:
     raise ValueError(
