@@ -35,7 +35,7 @@ def predict(
     config: `eval` is read; the model is that of the checkpoint.
     workdir: Run whose checkpoint `config.eval.checkpoint` names.
     video: The file.
-    out: JSON file; None: standard output.
+    out: JSON file, and a line on standard output; None: all of it there.
 
   Returns:
     The answer, also where its status is not 'ok'.
@@ -56,6 +56,12 @@ def predict(
     print(report.prediction_json(prediction), end='', flush=True)
   else:
     report.write_prediction(prediction, out)
+    if prediction.status == 'ok':
+      print(
+        f'{video}: score {prediction.score:.3f} (0 real, 1 fake) from'
+        f' {len(prediction.clips)} clips; written to {out}',
+        flush=True,
+      )
   return prediction
 
 

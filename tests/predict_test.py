@@ -179,6 +179,7 @@ def test_the_program_writes_json_to_the_file_or_to_standard_output(
   )
   written = json.loads((tmp_path / 'answers' / 'a.json').read_text())
   assert written['score'] == prediction.score
-  assert capsys.readouterr().out == ''
+  said = capsys.readouterr().out
+  assert f'a.mp4: score {prediction.score:.3f} ' in said and 'a.json' in said
   predict.predict(detector.config, tmp_path, video)
   assert json.loads(capsys.readouterr().out) == written
