@@ -25,8 +25,8 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import blending, clips, pipeline, records
-from stormer_jax import sharding, steps
+from data_pipeline import clips, records
+from stormer_jax import sharding, steps, train
 
 _WARM_UP = 20  # batches
 
@@ -193,15 +193,7 @@ def _train_step(config: config_dict.ConfigDict):
   mesh = sharding.make_mesh()
   graphdef, init_weights = steps.make_model(config)
   tx = steps.make_optimizer(config, steps_per_epoch=100)
-  make_pairs = jax.jit(
-    functools.partial(
-      pipeline.make_pairs,
-      synthesis=blending.SynthesisConfig(**config.synthesis),
-      image_size=config.model.image_size,
-      patch_size=config.model.patch_size,
-      mesh=mesh,
-    )
-  )
+  make_pairs = train.jit_pairs(config, mesh)
   update = jax.jit(
     steps.make_train_step(config, graphdef, tx, 100), donate_argnums=0
   )

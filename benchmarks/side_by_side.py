@@ -201,7 +201,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     jax.devices()
   else:
-    import torch  # noqa: F401
+    import torch  # noqa: F401 not to be counted below
   start_mb = _resident_mb()
   run = program(args)
   start = time.perf_counter()

@@ -18,7 +18,6 @@ Nothing here depends on what the weights are, so they are noise.
 
 import argparse
 import ast
-import functools
 import importlib
 import itertools
 import time
@@ -27,8 +26,8 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import blending, pipeline
 from stormer_jax import flops, model, sharding, steps
+from stormer_jax import train as train_lib
 
 _HEADER = (
   '| config | devices | pairs | dtype | remat | what | ms | CPU ms | clips/s |'
@@ -100,17 +99,7 @@ def _report(name, config, num_devices, repeats):
   raw = (raw['frames'], raw['landmarks'], raw['seed'])
   tx = steps.make_optimizer(config, steps_per_epoch=1)
   pairs_program, pairs_compile = _compile(
-    jax.jit(
-      functools.partial(
-        pipeline.make_pairs,
-        synthesis=blending.SynthesisConfig(**config.synthesis),
-        image_size=config.model.image_size,
-        patch_size=config.model.patch_size,
-        mesh=mesh,
-        batch_axes=sharding.BATCH_AXES,
-      ),
-      out_shardings=sharding.batch_sharding(mesh),
-    ),
+    train_lib.jit_pairs(config, mesh),
     *raw,
   )
   batch = pairs_program(*raw)

@@ -1,6 +1,6 @@
 """Compiles for a TPU that need not be there, and says what the compiler says.
 
-  pip install 'libtpu==0.0.42.*'    # the one that `jax[tpu]` names
+  pip install 'jax[tpu]'                    # brings libtpu
   python -m benchmarks.tpu                  # the pairs, 8 on one v6e
   python -m benchmarks.tpu --what step      # the SAM step of ViT-B
 
@@ -20,8 +20,7 @@ from ml_collections import config_dict
 import numpy as np
 
 from configs import ffpp_c23
-from data_pipeline import blending, pipeline
-from stormer_jax import plan, sharding
+from stormer_jax import plan, sharding, train
 
 _COLLECTIVES = (
   'all-reduce',
@@ -42,17 +41,18 @@ def main() -> None:
   config = ffpp_c23.get_config()
   config.data.batch_size = arguments.pairs
   config.model.remat = arguments.remat
-  devices, compiler = plan._devices(arguments.kind, arguments.devices)
+  devices, compiler = plan.devices_of(arguments.kind, arguments.devices)
   if 'TPU' not in compiler:
     raise SystemExit(
-      f'no TPU compiler for {arguments.kind}: pip install libtpu, and choose'
-      ' one of ' + ', '.join(plan._TOPOLOGIES)
+      f"no TPU compiler for {arguments.kind}: pip install 'jax[tpu]', and"
+      ' choose one of ' + ', '.join(plan.TOPOLOGIES)
     )
-  mesh = plan._make_mesh(config, devices)
+  mesh = plan.make_mesh(config, devices)
+  sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   if arguments.what == 'pairs':
     lowered, trips = _lower_pairs(config, mesh), _PAIR_LOOPS
   else:
-    state, batch, step = plan._training_step(config, mesh)
+    state, batch, step = plan.training_step(config, mesh)
     lowered, trips = step.lower(state, batch), config.model.depth
   start = time.monotonic()
   program = lowered.compile()
@@ -105,17 +105,7 @@ def _lower_pairs(
   config.synthesis.mode = 'vmap'
   split = sharding.batch_sharding(mesh)
   pairs, frames = config.data.batch_size, config.model.num_frames
-  make = jax.jit(
-    functools.partial(
-      pipeline.make_pairs,
-      synthesis=blending.SynthesisConfig(**config.synthesis),
-      image_size=config.model.image_size,
-      patch_size=config.model.patch_size,
-      mesh=mesh,
-      batch_axes=sharding.BATCH_AXES,
-    ),
-    out_shardings=split,
-  )
+  make = train.jit_pairs(config, mesh)
   shape = functools.partial(jax.ShapeDtypeStruct, sharding=split)
   return make.lower(
     shape((pairs, frames, 256, 256, 3), np.uint8),
@@ -131,10 +121,18 @@ def _parse() -> argparse.Namespace:
   parser.add_argument('--kind', default='TPU v6e', help='%(default)s')
   parser.add_argument('--devices', type=int, default=1)
   parser.add_argument('--pairs', type=int, default=8, help='of all devices')
-  parser.add_argument('--remat', default='dots', help='of the step')
+  parser.add_argument(
+    '--remat',
+    choices=('none', 'dots', 'full'),
+    default='dots',
+    help='of the step',
+  )
   parser.add_argument('--rows', type=int, default=12, help='operations to show')
   return parser.parse_args()
 
 
 if __name__ == '__main__':
-  main()
+  try:
+    main()
+  except ValueError as error:
+    raise SystemExit(f'error: {error}') from None

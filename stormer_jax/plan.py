@@ -51,7 +51,7 @@ _GRIDS_3D = (
   (4, 4, 8),
   (4, 8, 8),
 )
-_TOPOLOGIES = {
+TOPOLOGIES = {
   'TPU v4': ('v4', _GRIDS_3D),
   'TPU v5 lite': ('v5e', _GRIDS_2D),
   'TPU v5e': ('v5e', _GRIDS_2D),
@@ -143,11 +143,11 @@ def make_plan(
       f'--device_kind={device_kind}: unknown; one of cpu, '
       + ', '.join(flops.DEVICES)
     )
-  devices, compiler = _devices(device_kind, num_devices)
-  mesh = _make_mesh(config, devices)
+  devices, compiler = devices_of(device_kind, num_devices)
+  mesh = make_mesh(config, devices)
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   model_config = model.StormerConfig(**config.model)
-  state, batch, step = _training_step(config, mesh)
+  state, batch, step = training_step(config, mesh)
   clips = 2 * config.data.batch_size
   peak = flops.peak_flops(device_kind, config.model.dtype)
   planned = Plan(
@@ -216,12 +216,12 @@ def _size(number: int) -> str:
   return f'{number / _GIB:10.2f} GiB'
 
 
-def _devices(
+def devices_of(
   device_kind: str, num_devices: int
 ) -> tuple[Sequence[jax.Device], str]:
   """Devices to compile for, and the name of their compiler."""
-  if device_kind in _TOPOLOGIES and importlib.util.find_spec('libtpu'):
-    generation, grids = _TOPOLOGIES[device_kind]
+  if device_kind in TOPOLOGIES and importlib.util.find_spec('libtpu'):
+    generation, grids = TOPOLOGIES[device_kind]
     sizes = [grid for grid in grids if math.prod(grid) >= num_devices]
     if sizes:
       # Else libtpu asks the metadata server of a machine that is no TPU host.
@@ -233,7 +233,7 @@ def _devices(
       name = f'{generation}:{"x".join(map(str, sizes[0]))}'
       topology = topologies.get_topology_desc(name, platform='tpu')
       return topology.devices[:num_devices], f'the TPU compiler for {name}'
-  elif device_kind in _TOPOLOGIES:
+  elif device_kind in TOPOLOGIES:
     logging.info("pip install 'jax[tpu]': the TPU compiler's exact figures")
   devices = jax.devices('cpu')
   if len(devices) < num_devices:
@@ -244,7 +244,7 @@ def _devices(
   return devices[:num_devices], 'XLA for CPU'
 
 
-def _training_step(config: config_dict.ConfigDict, mesh: Mesh):
+def training_step(config: config_dict.ConfigDict, mesh: Mesh):
   """Abstract state and batch, where they lie, and the jitted step."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -302,15 +302,16 @@ def state_bytes(
   config: config_dict.ConfigDict, num_devices: int
 ) -> tuple[int, int]:
   """Number of parameters, and bytes of a whole state on one device."""
-  state, _, _ = _training_step(
-    config, _make_mesh(config, jax.devices('cpu')[:num_devices])
+  state, _, _ = training_step(
+    config, make_mesh(config, jax.devices('cpu')[:num_devices])
   )
   return steps.count_parameters(state.params), _bytes(state)
 
 
-def _make_mesh(
+def make_mesh(
   config: config_dict.ConfigDict, devices: Sequence[jax.Device]
 ) -> Mesh:
+  """The mesh of a run on the given devices."""
   return sharding.make_mesh(
     config.train.mesh_data,
     config.train.mesh_fsdp,

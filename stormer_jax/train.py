@@ -6,6 +6,7 @@ continues a run that was stopped in any way; it ends in the same numbers as one
 that never was.
 """
 
+from collections.abc import Callable
 import functools
 import pathlib
 
@@ -117,7 +118,7 @@ def train_and_evaluate(
   )
   abstract = jax.eval_shape(lambda: init(*init_weights()))
   shardings = sharding.state_shardings(abstract, mesh)
-  make_pairs, make_val_pairs = _jit_pairs(config, mesh)
+  make_pairs, make_val_pairs = _pair_makers(config, mesh)
   train_step = jax.jit(
     steps.make_train_step(config, graphdef, tx, steps_per_epoch),
     donate_argnums=0,
@@ -271,6 +272,28 @@ def train_and_evaluate(
   return figures
 
 
+def jit_pairs(
+  config: config_dict.ConfigDict, mesh: jax.sharding.Mesh
+) -> Callable[..., pipeline.Batch]:
+  """Returns `pipeline.make_pairs` of a run, jitted, split over its devices.
+
+  Args:
+    config: The whole configuration; `synthesis` and `model` are read.
+    mesh: Of the run.
+  """
+  return jax.jit(
+    functools.partial(
+      pipeline.make_pairs,
+      synthesis=blending.SynthesisConfig(**config.synthesis),
+      image_size=config.model.image_size,
+      patch_size=config.model.patch_size,
+      mesh=mesh,
+      batch_axes=sharding.BATCH_AXES,
+    ),
+    out_shardings=sharding.batch_sharding(mesh),
+  )
+
+
 def _explained(error: Exception, step: int) -> Exception:
   """What a failed device says, for somebody who did not write XLA."""
   said = str(error).partition('\n')[0][:300]
@@ -335,19 +358,9 @@ def _starting_weights(config, abstract, init_weights):
   return params, stats
 
 
-def _jit_pairs(config, mesh):
+def _pair_makers(config, mesh):
   """Makers of training pairs and of validation pairs, compiled once."""
-  make = jax.jit(
-    functools.partial(
-      pipeline.make_pairs,
-      synthesis=blending.SynthesisConfig(**config.synthesis),
-      image_size=config.model.image_size,
-      patch_size=config.model.patch_size,
-      mesh=mesh,
-      batch_axes=sharding.BATCH_AXES,
-    ),
-    out_shardings=sharding.batch_sharding(mesh),
-  )
+  make = jit_pairs(config, mesh)
 
   def flipping(probability):
     size = config.data.batch_size // jax.process_count()

@@ -60,7 +60,7 @@ def history(config, data_root):
   def run(mesh):
     shardings = sharding.state_shardings(start, mesh)
     state = jax.device_put(start, shardings)
-    make_pairs, make_val_pairs = train._jit_pairs(config, mesh)
+    make_pairs, make_val_pairs = train._pair_makers(config, mesh)
     train_step = jax.jit(
       steps.make_train_step(config, detector.graphdef, tx, steps_per_epoch=1),
       donate_argnums=0,
