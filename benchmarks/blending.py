@@ -33,15 +33,8 @@ import numpy as np
 
 from benchmarks import cv2_blending
 from configs import base
-from data_pipeline import (
-  blending,
-  masks,
-  photometric,
-  pipeline,
-  records,
-  targets,
-  warp,
-)
+from data_pipeline import pipeline, records
+from data_pipeline.synthesis import blending, masks, photometric, targets, warp
 
 _IMAGE_SIZE, _PATCH_SIZE, _NUM_FRAMES = 224, 16, 4
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

@@ -34,8 +34,9 @@ import optax
 import torch
 
 from benchmarks import side_by_side, torch_twin
-from data_pipeline import targets
-from stormer_jax import losses, model, optimizer, pretrained, tensor_file
+from data_pipeline.synthesis import targets
+from stormer_jax import losses, model, optimizer
+from stormer_jax.weights import pretrained, tensor_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 SEMANTICS = {

@@ -18,7 +18,8 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipeline import blending, pipeline, records
+from data_pipeline import pipeline, records
+from data_pipeline.synthesis import blending
 
 _COLUMNS = ('real', 'pseudo-fake', 'mask', 'boundary', 'target', 'cutout')
 _GAP = 4  # px between pictures

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, UInt8, UInt32
 import numpy as np
 
-from data_pipeline import blending, cutout, targets, warp
+from data_pipeline.synthesis import blending, cutout, targets, warp
 
 # Of ImageNet, as the pretrained image models expect (METHOD 2.19).
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

@@ -19,8 +19,6 @@ import csv
 import dataclasses
 import errno
 import functools
-import hashlib
-import json
 import multiprocessing
 import os
 import pathlib
@@ -29,407 +27,21 @@ import signal
 import sys
 
 import cv2
-from jaxtyping import Float32, Int32, UInt8
-import numpy as np
-import onnxruntime
 import rich.console
 import rich.progress
 import rich.table
 
-from data_pipeline import catalogue, faces, records
-from data_pipeline import video as video_lib
+from data_pipeline import prepared_video, record_writer, records
+from data_pipeline import staging as staging_lib
+from data_pipeline.faces import embedded
+from data_pipeline.faces import video as video_lib
+from data_pipeline.sources import catalogue
 
 _REPORT_FIELDS = (
   'video_id', 'split', 'label', 'rule', 'status', 'reason', 'num_frames',
   'detail',
 )  # fmt: skip
 _TABLE_ROWS = 40  # longer tables show what was skipped only
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """What a prepared video depends on besides its file.
-
-  Attributes:
-    train_frames: first frames of a training video ('consecutive').
-    eval_frames: the same for val and test.
-    uniform_frames: frames spread over a video ('uniform').
-    min_frames: fewer frames with a face than this are too few for a clip.
-    margin: of the face box, added on every side of it.
-    encoding: of the stored frames, 'jpeg' or 'png'.
-  """
-
-  train_frames: int = 256
-  eval_frames: int = 32
-  uniform_frames: int = 32
-  min_frames: int = 4
-  margin: float = 0.25
-  encoding: str = 'jpeg'
-
-  def count(self, rule: str, split: str) -> int:
-    """How many frames a rule asks for."""
-    if rule == 'uniform':
-      return self.uniform_frames
-    return self.train_frames if split == 'train' else self.eval_frames
-
-
-@dataclasses.dataclass(frozen=True)
-class FaceClip:
-  """The frames of a video that show its main face.
-
-  Attributes:
-    frames: RGB crops.
-    landmarks: 81 points in pixels of the crop.
-    boxes: x0, y0, x1, y1 of the face in pixels of the frame.
-    frame_indices: positions in the video.
-  """
-
-  frames: UInt8[np.ndarray, 'n 256 256 3']
-  landmarks: Float32[np.ndarray, 'n 81 2']
-  boxes: Float32[np.ndarray, 'n 4']
-  frame_indices: Int32[np.ndarray, 'n']
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What became of one video under one rule.
-
-  Attributes:
-    status: 'kept' or 'skipped'.
-    reason: '' or one of unreadable, missing, too_short, no_face.
-    num_frames: frames kept.
-    detail: one line for people.
-  """
-
-  video_id: str
-  split: str
-  label: str
-  rule: str
-  status: str
-  reason: str = ''
-  num_frames: int = 0
-  detail: str = ''
-
-
-def extract_faces(
-  path: str | os.PathLike,
-  rules: Mapping[str, Sequence[int] | np.ndarray],
-  backend: faces.FaceBackend,
-  margin: float = 0.25,
-) -> tuple[dict[str, FaceClip], int]:
-  """Crops the main face out of chosen frames of a video.
-
-  Which face that is, is known after the last frame only. No more than one
-  whole frame is held, so the heaviest face of every frame is cut out while the
-  frame is at hand; those of the followed face that it was not are cut out in a
-  second reading of the file.
-
-  Args:
-    path: a video file.
-    rules: ascending frame numbers by name. The face is followed through each
-      set of frames by itself, so one set's result does not depend on another.
-    backend: finds faces.
-    margin: of the face box, added on every side of it.
-
-  Returns:
-    By name, the frames that show the face (possibly none); and how many of
-    the asked frames could be decoded.
-  """
-  asked = sorted({int(i) for indices in rules.values() for i in indices})
-  detections: dict[int, faces.Faces] = {}
-  crops: dict[_Face, faces.FaceCrop | None] = {}
-
-  def cut(frame: np.ndarray, face: _Face) -> None:
-    crops[face] = faces.crop_face(
-      frame, face.box, face.keypoints, backend, margin
-    )
-
-  for index, frame in video_lib.decode_frames(path, asked):
-    found = detections[index] = backend.detect(frame)
-    if len(found.scores):
-      heaviest = max(range(len(found.scores)), key=found.weight)
-      cut(frame, _Face.at(index, found, heaviest))
-  tracks = {}
-  missing: dict[int, set[_Face]] = {}
-  for rule, indices in rules.items():
-    decoded = np.array([i for i in indices if i in detections], np.int64)
-    track = faces.main_track([detections[i] for i in decoded], decoded)
-    tracks[rule] = dataclasses.replace(
-      track,
-      boxes=faces.interpolate_landmarks(track.boxes, decoded),
-      keypoints=faces.interpolate_landmarks(track.keypoints, decoded),
-    )
-    for _, face in _faces_of(tracks[rule]):
-      if face not in crops:
-        missing.setdefault(face.index, set()).add(face)
-  for index, frame in video_lib.decode_frames(path, sorted(missing)):
-    for face in missing[index]:
-      cut(frame, face)
-  clips = {rule: _face_clip(crops, track) for rule, track in tracks.items()}
-  return clips, len(detections)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Face:
-  """All that a crop depends on; float32 as bytes, so that it is a key."""
-
-  index: int  # frame number
-  box_bytes: bytes
-  keypoint_bytes: bytes
-
-  @classmethod
-  def at(
-    cls, index: int, place: faces.Faces | faces.FaceTrack, row: int
-  ) -> '_Face':
-    """The face in one row of the faces of a frame, or of a track."""
-    return cls(
-      index, place.boxes[row].tobytes(), place.keypoints[row].tobytes()
-    )
-
-  @property
-  def box(self) -> Float32[np.ndarray, '4']:
-    return np.frombuffer(self.box_bytes, np.float32)
-
-  @property
-  def keypoints(self) -> Float32[np.ndarray, '5 2']:
-    return np.frombuffer(self.keypoint_bytes, np.float32).reshape(-1, 2)
-
-
-def _faces_of(track: faces.FaceTrack) -> Iterator[tuple[int, _Face]]:
-  """Yields the slots of a track that show its face, and the face."""
-  for slot in np.flatnonzero(track.seen).tolist():
-    yield slot, _Face.at(int(track.frame_indices[slot]), track, slot)
-
-
-def _face_clip(
-  crops: Mapping[_Face, faces.FaceCrop | None], track: faces.FaceTrack
-) -> FaceClip:
-  """Gathers crops, leaving out those that no landmarks can be given to."""
-  of_track = [
-    (slot, crop)
-    for slot, face in _faces_of(track)
-    if (crop := crops.get(face)) is not None
-  ]
-  slots = np.array([slot for slot, _ in of_track], np.int64)
-  indices = track.frame_indices[slots]
-  in_frame = np.array([crop.landmarks for _, crop in of_track], np.float32)
-  in_frame = faces.interpolate_landmarks(in_frame.reshape(-1, 81, 2), indices)
-  kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2))).tolist()
-  images = [of_track[i][1].image for i in kept]
-  landmarks = [
-    faces.to_crop_pixels(in_frame[i], of_track[i][1].corners) for i in kept
-  ]
-  return FaceClip(
-    frames=np.array(images, np.uint8).reshape(-1, 256, 256, 3),
-    landmarks=np.array(landmarks, np.float32).reshape(-1, 81, 2),
-    boxes=track.boxes[slots[kept]],
-    frame_indices=indices[kept].astype(np.int32),
-  )
-
-
-def prepare_video(
-  root: pathlib.Path,
-  video: catalogue.Video,
-  rules: Sequence[str],
-  settings: Settings,
-  backend: faces.FaceBackend,
-) -> tuple[list[records.VideoRecord], list[Outcome]]:
-  """Prepares one video under each rule; a bad one is an Outcome, no error."""
-  path = root / video.path
-  skipped = functools.partial(_skip, video, rules)
-  try:
-    stream = video_lib.probe(path)
-  except FileNotFoundError:
-    return [], skipped('missing', 'no such file')
-  except ValueError as error:
-    return [], skipped('unreadable', _relative(str(error), root))
-  end = min(stream.num_frames, video.end or stream.num_frames)
-  if end - video.start < settings.min_frames:
-    return [], skipped(
-      'too_short',
-      f'{max(end - video.start, 0)} frames; a clip needs {settings.min_frames}',
-    )
-
-  def choose(rule: str, num_frames: int) -> np.ndarray:
-    count = settings.count(rule, video.split)
-    return video.start + video_lib.frame_indices(num_frames, count, rule)
-
-  length = end - video.start
-  chosen = {rule: choose(rule, length) for rule in rules}
-  clips, num_decoded = extract_faces(path, chosen, backend, settings.margin)
-  asked = sorted({int(i) for indices in chosen.values() for i in indices})
-  note = ''
-  if num_decoded < len(asked):
-    # The packets are there but do not all decode: spread over what does.
-    length = asked[num_decoded - 1] + 1 - video.start if num_decoded else 0
-    note = f'damaged after frame {video.start + length - 1}; '
-    if length < settings.min_frames:
-      return [], skipped('unreadable', f'{length} frames decode')
-    chosen = {rule: choose(rule, length) for rule in rules}
-    clips, _ = extract_faces(path, chosen, backend, settings.margin)
-  elif stream.truncated:
-    note = (
-      f'cut off: {stream.num_frames} of {stream.declared_frames} declared '
-      'frames; '
-    )
-  kept, outcomes = [], []
-  for rule in rules:
-    clip, asked_for = clips[rule], len(chosen[rule])
-    detail = f'{note}face in {len(clip.frames)} of {asked_for} frames'
-    if len(clip.frames) < settings.min_frames:
-      reason = 'too_short' if len(clip.frames) else 'no_face'
-      outcomes += _skip(video, [rule], reason, detail)
-      continue
-    kept.append(_record(path, video, rule, clip, stream, settings, backend))
-    outcomes.append(_outcome(video, rule, 'kept', '', len(clip.frames), detail))
-  return kept, outcomes
-
-
-def _record(
-  path: pathlib.Path,
-  video: catalogue.Video,
-  rule: str,
-  clip: FaceClip,
-  stream: video_lib.VideoStream,
-  settings: Settings,
-  backend: faces.FaceBackend,
-) -> records.VideoRecord:
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
-  provenance = {
-    'source': {
-      'sha256': digest,
-      'stream': dataclasses.asdict(stream),
-      'start': video.start,
-      'end': video.end,
-    },
-    'settings': dataclasses.asdict(settings),
-    'backend': backend.name,
-    'versions': {
-      'opencv': cv2.__version__,
-      'onnxruntime': onnxruntime.__version__,
-    },
-  }
-  return records.VideoRecord(
-    video_id=video.video_id,
-    frames=tuple(
-      records.encode_frame(frame, settings.encoding) for frame in clip.frames
-    ),
-    landmarks=clip.landmarks,
-    boxes=clip.boxes,
-    frame_indices=clip.frame_indices,
-    fps=stream.fps,
-    label=video.label,
-    dataset=video.dataset,
-    identity=video.identity,
-    method=video.method,
-    source_path=video.path,
-    provenance=json.dumps(provenance, sort_keys=True),
-  )
-
-
-def _outcome(
-  video: catalogue.Video,
-  rule: str,
-  status: str,
-  reason: str,
-  num_frames: int,
-  detail: str,
-) -> Outcome:
-  return Outcome(
-    video_id=video.video_id,
-    split=video.split,
-    label=records.LABELS[video.label],
-    rule=rule,
-    status=status,
-    reason=reason,
-    num_frames=num_frames,
-    detail=detail,
-  )
-
-
-def _skip(
-  video: catalogue.Video, rules: Sequence[str], reason: str, detail: str
-) -> list[Outcome]:
-  return [_outcome(video, rule, 'skipped', reason, 0, detail) for rule in rules]
-
-
-def _relative(message: str, root: pathlib.Path) -> str:
-  return message.replace(f'{root}{os.sep}', '')
-
-
-@dataclasses.dataclass(frozen=True)
-class Staging:
-  """The finished videos of a command that is still going on.
-
-  Each leaves a small outcome file, which stays, and (if kept) its record,
-  which goes once the dataset is written.
-  """
-
-  folder: pathlib.Path
-  root: pathlib.Path
-  settings: Settings
-
-  def outcome(self, video: catalogue.Video, rule: str) -> Outcome | None:
-    """The outcome of an earlier run, if nothing has changed since."""
-    try:
-      stored = json.loads(self._outcome_path(video, rule).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-      return None
-    if stored['made_from'] != self._made_from(video, rule):
-      return None
-    return Outcome(**stored['outcome'])
-
-  def finish(
-    self,
-    video: catalogue.Video,
-    kept: Sequence[records.VideoRecord],
-    outcomes: Sequence[Outcome],
-  ) -> None:
-    """Stores what became of a video: records first, then outcomes."""
-    by_rule = iter(kept)
-    for outcome in outcomes:
-      if outcome.status == 'kept':
-        records.save_staged(
-          self.record_path(video, outcome.rule), next(by_rule)
-        )
-      path = self._outcome_path(video, outcome.rule)
-      partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-      partial.write_text(
-        json.dumps(
-          {
-            'made_from': self._made_from(video, outcome.rule),
-            'outcome': dataclasses.asdict(outcome),
-          }
-        )
-      )
-      partial.replace(path)
-
-  def record_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
-    """Where the record of a kept video lies until the dataset is written."""
-    return self.folder / f'{self._key(video, rule)}.npz'
-
-  def _outcome_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
-    return self.folder / f'{self._key(video, rule)}.json'
-
-  def _key(self, video: catalogue.Video, rule: str) -> str:
-    name = hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
-    return f'{name}-{rule}'
-
-  def _made_from(self, video: catalogue.Video, rule: str) -> dict:
-    """What a stored outcome must agree with to be taken over."""
-    try:
-      status = (self.root / video.path).stat()
-      file = [status.st_size, status.st_mtime_ns]
-    except FileNotFoundError:
-      file = []
-    return {
-      'file': file,
-      'video': dataclasses.asdict(video),
-      'rule': rule,
-      'settings': dataclasses.asdict(self.settings),
-      'version': records.VERSION,
-    }
 
 
 class _Finished(Sequence[records.VideoRecord]):
@@ -447,7 +59,7 @@ class _Finished(Sequence[records.VideoRecord]):
   def __getitem__(self, index):
     source = self._sources[index]
     if isinstance(source, pathlib.Path):
-      return records.load_staged(source)
+      return staging_lib.load_record(source)
     stored, position = source
     return stored.read_record(position)
 
@@ -457,10 +69,10 @@ def prepare(
   out: str | os.PathLike,
   videos: Sequence[catalogue.Video],
   rules: Sequence[str],
-  settings: Settings,
+  settings: prepared_video.Settings,
   num_workers: int,
   console: rich.console.Console,
-) -> list[Outcome]:
+) -> list[prepared_video.Outcome]:
   """Prepares videos in worker processes and writes the datasets.
 
   Args:
@@ -477,10 +89,10 @@ def prepare(
   """
   root, out = pathlib.Path(root), pathlib.Path(out)
   dataset = videos[0].dataset
-  staging = Staging(out / dataset / '.staging', root, settings)
+  staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
   staging.folder.mkdir(parents=True, exist_ok=True)
   stored = {rule: _stored_positions(out, dataset, rule) for rule in rules}
-  done: dict[tuple[str, str], Outcome] = {}
+  done: dict[tuple[str, str], prepared_video.Outcome] = {}
   todo: list[tuple[catalogue.Video, tuple[str, ...]]] = []
   for video in videos:
     missing = []
@@ -531,7 +143,7 @@ def _write(
   dataset: str,
   rule: str,
   kept: Sequence[catalogue.Video],
-  staging: Staging,
+  staging: staging_lib.Staging,
   stored: Mapping[str, tuple[records.Records, int]],
 ) -> None:
   """Writes a dataset from staged files and what it holds already."""
@@ -549,7 +161,7 @@ def _write(
   )
   if not added and len(kept) == len(stored):
     return  # it is what lies there already
-  records.write_records(
+  record_writer.write_records(
     out,
     dataset,
     rule,
@@ -559,12 +171,12 @@ def _write(
 
 def _run(
   root: pathlib.Path,
-  staging: Staging,
+  staging: staging_lib.Staging,
   todo: Sequence[tuple[catalogue.Video, tuple[str, ...]]],
-  settings: Settings,
+  settings: prepared_video.Settings,
   num_workers: int,
   console: rich.console.Console,
-) -> Iterator[Outcome]:
+) -> Iterator[prepared_video.Outcome]:
   """Yields outcomes as worker processes finish videos."""
   if not todo:
     return
@@ -621,23 +233,27 @@ def silence_decoder() -> None:
 
 
 @functools.cache
-def _backend() -> faces.EmbeddedBackend:
-  return faces.EmbeddedBackend()  # one per process
+def _backend() -> embedded.EmbeddedBackend:
+  return embedded.EmbeddedBackend()  # one per process
 
 
 def _finish_video(
   root: pathlib.Path,
-  staging: Staging,
+  staging: staging_lib.Staging,
   video: catalogue.Video,
   rules: tuple[str, ...],
-  settings: Settings,
-) -> list[Outcome]:
-  kept, outcomes = prepare_video(root, video, rules, settings, _backend())
+  settings: prepared_video.Settings,
+) -> list[prepared_video.Outcome]:
+  kept, outcomes = prepared_video.prepare_video(
+    root, video, rules, settings, _backend()
+  )
   staging.finish(video, kept, outcomes)
   return outcomes
 
 
-def write_report(path: pathlib.Path, outcomes: Sequence[Outcome]) -> None:
+def write_report(
+  path: pathlib.Path, outcomes: Sequence[prepared_video.Outcome]
+) -> None:
   """Writes one CSV line per video and rule."""
   with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.DictWriter(file, _REPORT_FIELDS)
@@ -645,7 +261,9 @@ def write_report(path: pathlib.Path, outcomes: Sequence[Outcome]) -> None:
     writer.writerows(dataclasses.asdict(outcome) for outcome in outcomes)
 
 
-def _show(outcomes: Sequence[Outcome], console: rich.console.Console) -> None:
+def _show(
+  outcomes: Sequence[prepared_video.Outcome], console: rich.console.Console
+) -> None:
   """Prints the table of what was kept and skipped, and why."""
   everything = len(outcomes) <= _TABLE_ROWS
   shown = [o for o in outcomes if everything or o.status == 'skipped']
@@ -725,7 +343,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   console = rich.console.Console(stderr=True)
   silence_decoder()
   rules = records.RULES if args.rule == 'both' else (args.rule,)
-  settings = Settings(min_frames=args.min_frames, encoding=args.encoding)
+  settings = prepared_video.Settings(
+    min_frames=args.min_frames, encoding=args.encoding
+  )
   if args.num_frames:
     settings = dataclasses.replace(
       settings,

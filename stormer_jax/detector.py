@@ -9,13 +9,16 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shutil
 from typing import Any
 
 from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from stormer_jax import checkpoint, pretrained, steps
+from stormer_jax import steps
+from stormer_jax.runs import checkpoint
+from stormer_jax.weights import pretrained
 
 Tree = Any
 
@@ -68,6 +71,35 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
     step=step,
     source=str(workdir / 'checkpoints' / str(step)),
   )
+
+
+def save_detector(
+  destination: pathlib.Path,
+  config: config_dict.ConfigDict,
+  weights: dict[str, Tree],
+) -> None:
+  """Writes a run with one checkpoint, at step 0, whole or not at all.
+
+  Args:
+    destination: Folder to make; it does not exist or is empty.
+    config: What the model is made from.
+    weights: {'params': ..., 'stats': ...}.
+  """
+  part = destination.with_name(f'.{destination.name}.part')
+  shutil.rmtree(part, ignore_errors=True)
+  try:
+    checkpointer = checkpoint.Checkpointer(
+      part / 'checkpoints', save_steps=lambda step: True
+    )
+    with contextlib.closing(checkpointer):
+      checkpointer.save(0, weights, {}, {})
+    text = json.dumps(
+      json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
+    )
+    (part / 'config.json').write_text(text + '\n')
+    part.rename(destination)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:

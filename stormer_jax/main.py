@@ -27,15 +27,10 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from stormer_jax import (
-  convert,
-  detector,
-  distributed,
-  evaluate,
-  plan,
-  predict,
-  train,
-)
+from stormer_jax import detector, plan, train
+from stormer_jax.runs import distributed
+from stormer_jax.scoring import evaluate, predict
+from stormer_jax.weights import convert
 
 MODES = ('train', 'evaluate', 'predict', 'convert', 'plan')
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')

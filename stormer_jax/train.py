@@ -15,22 +15,13 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import blending, clips, pipeline
+from data_pipeline import clips, pipeline
 from data_pipeline import records as records_lib
-from stormer_jax import (
-  checkpoint,
-  detector,
-  flops,
-  metric_writer,
-  model,
-  pretrained,
-  progress,
-  sharding,
-  steps,
-  validation,
-  watchdog,
-)
-from stormer_jax import workdir as workdir_lib
+from data_pipeline.synthesis import blending
+from stormer_jax import detector, flops, model, sharding, steps, validation
+from stormer_jax.runs import checkpoint, metric_writer, progress, watchdog
+from stormer_jax.runs import workdir as workdir_lib
+from stormer_jax.weights import pretrained
 
 BEST_METRICS = (
   'val/video_auc',

@@ -16,7 +16,8 @@ import numpy as np
 
 from data_pipeline import clips, pipeline
 from data_pipeline import records as records_lib
-from stormer_jax import losses, metrics, sharding, steps
+from stormer_jax import losses, sharding, steps
+from stormer_jax.scoring import metrics
 
 
 class Validation:

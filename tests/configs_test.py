@@ -9,7 +9,7 @@ from flax import nnx
 import pytest
 
 from configs import base
-from data_pipeline import blending
+from data_pipeline.synthesis import blending
 from stormer_jax import model
 
 ROOT = pathlib.Path(__file__).parent.parent

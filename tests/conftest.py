@@ -7,6 +7,8 @@ from jaxtyping import install_import_hook
 import numpy as np
 import pytest
 
+from data_pipeline import record_writer
+
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Every annotation of ours is checked at every call, in tests alone.
@@ -99,10 +101,10 @@ def data_root(tmp_path_factory) -> pathlib.Path:
   train = [make_video(f'train{i}', 11 + 4 * i) for i in range(4)]
   val = [make_video(f'val{i}', 8 + 2 * i) for i in range(3)]
   fakes = [make_video(f'fake{i}', 8, label=1) for i in range(2)]
-  records.write_records(
+  record_writer.write_records(
     root, 'demo', 'consecutive', {'train': train, 'val': val}
   )
-  records.write_records(
+  record_writer.write_records(
     root, 'demo', 'uniform', {'train': train, 'val': val, 'test': val + fakes}
   )
   return root

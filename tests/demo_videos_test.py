@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from data_pipeline import catalogue, demo_videos
-from data_pipeline import video as video_lib
+from data_pipeline import demo_videos
+from data_pipeline.faces import video as video_lib
+from data_pipeline.sources import catalogue
 
 _PACKAGES = pathlib.Path(
   os.environ.get(

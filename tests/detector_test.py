@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from stormer_jax import checkpoint, detector, steps
+from stormer_jax import detector, steps
+from stormer_jax.runs import checkpoint
 
 
 @pytest.fixture

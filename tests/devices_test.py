@@ -15,8 +15,10 @@ import quick_compile
 from random_detector import make_detector
 
 from configs import tiny
-from data_pipeline import blending, clips, records
-from stormer_jax import evaluate, sharding, steps, train, validation
+from data_pipeline import clips, records
+from data_pipeline.synthesis import blending
+from stormer_jax import sharding, steps, train, validation
+from stormer_jax.scoring import evaluate
 
 NUM_STEPS = 3
 DEVICES = jax.devices()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import saved_state
 
-from stormer_jax import metric_writer
+from stormer_jax.runs import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = pathlib.Path(

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from configs import base
-from stormer_jax import metric_writer
+from stormer_jax.runs import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 import pytest
 
-from stormer_jax import losses, model, optimizer, pretrained
+from stormer_jax import losses, model, optimizer
+from stormer_jax.weights import pretrained
 
 VARIANTS = {
   'official': {'temporal_token': 'first_clip', 'map_layout': 'scrambled'},

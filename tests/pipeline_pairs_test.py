@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from data_pipeline import blending, pipeline
+from data_pipeline import pipeline
+from data_pipeline.synthesis import blending
 from tests.conftest import draw_landmarks
 
 SIZE, PATCH, FRAMES = 96, 16, 3  # of the small pairs here

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs import base, tiny
-from data_pipeline import blending, pipeline
+from data_pipeline import pipeline
+from data_pipeline.synthesis import blending
 from stormer_jax import flops, model, plan
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -20,7 +20,7 @@ import pytest
 import quick_compile
 import saved_state
 
-from stormer_jax import metric_writer
+from stormer_jax.runs import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
 NUM_STEPS = 12

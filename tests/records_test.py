@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipeline import records
+from data_pipeline import record_writer, records, staging
 
 
 def make_record(
@@ -42,7 +42,7 @@ def write_example(out: pathlib.Path) -> pathlib.Path:
   """Twenty training videos (two shards) and two to test on."""
   train = [make_record(f'train{i}', 3 + i) for i in range(20)]
   test = [make_record(f'test{i}', 4, label=i) for i in range(2)]
-  return records.write_records(
+  return record_writer.write_records(
     out, 'mine', 'consecutive', {'train': train, 'test': test}
   )
 
@@ -251,9 +251,9 @@ def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
     def read(self) -> bytes:
       raise OSError('disk on fire')
 
-  monkeypatch.setattr(records.io, 'BytesIO', lambda _: Broken())
+  monkeypatch.setattr(record_writer.io, 'BytesIO', lambda _: Broken())
   with pytest.raises(OSError, match='disk on fire'):
-    records.write_records(
+    record_writer.write_records(
       tmp_path, 'mine', 'consecutive', {'train': [make_record('new', 4)]}
     )
   assert _digests(folder) == before
@@ -264,7 +264,7 @@ def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
 
 def test_a_rewrite_replaces_the_dataset(tmp_path):
   folder = write_example(tmp_path)
-  records.write_records(
+  record_writer.write_records(
     tmp_path, 'mine', 'consecutive', {'train': [make_record('only', 4)]}
   )
   train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
@@ -274,8 +274,8 @@ def test_a_rewrite_replaces_the_dataset(tmp_path):
 
 def test_a_staged_record_comes_back_whole(tmp_path):
   record = make_record('staged', 5)
-  records.save_staged(tmp_path / 'a.npz', record)
-  loaded = records.load_staged(tmp_path / 'a.npz')
+  staging.save_record(tmp_path / 'a.npz', record)
+  loaded = staging.load_record(tmp_path / 'a.npz')
   assert loaded.frames == record.frames
   assert loaded.info == record.info
   np.testing.assert_array_equal(loaded.landmarks, record.landmarks)

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from stormer_jax import losses, model, pretrained
+from stormer_jax import losses, model
+from stormer_jax.weights import pretrained
 
 torch = pytest.importorskip(
   'torch', reason='torch is not installed: pip install -e ".[torch]"'

@@ -1,0 +1,1 @@
+"""A file -> the main face in its frames."""

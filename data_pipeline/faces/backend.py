@@ -1,0 +1,53 @@
+"""What a face backend is, and what it finds in a frame.
+
+A backend sees RGB uint8 frames in [0, 255] of any size. It returns boxes from
+forehead to chin, five keypoints and 81 landmarks in dlib's order
+(METHOD 1.2), all in pixels of the frame.
+"""
+
+import dataclasses
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float32, UInt8
+import numpy as np
+
+NUM_LANDMARKS = 81
+NUM_KEYPOINTS = 5  # eyes, nose tip, mouth corners
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+  """All faces of one frame, in pixels of that frame.
+
+  Attributes:
+    boxes: x0, y0, x1, y1, from forehead to chin.
+    keypoints: x, y of eye, eye, nose tip, mouth corner, mouth corner.
+    scores: in [0, 1], descending.
+  """
+
+  boxes: Float32[np.ndarray, 'f 4']
+  keypoints: Float32[np.ndarray, 'f 5 2']
+  scores: Float32[np.ndarray, 'f']
+
+  def weight(self, face: int) -> float:
+    """Score x size (px) of a face, by which the main one is chosen."""
+    area = float(np.prod(self.boxes[face][2:] - self.boxes[face][:2]))
+    return float(self.scores[face]) * max(area, 0.0) ** 0.5
+
+
+@runtime_checkable
+class FaceBackend(Protocol):
+  """Finds faces, and landmarks of a face."""
+
+  name: str
+
+  def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> Faces:
+    """Finds all faces of a frame."""
+
+  def landmarks(
+    self,
+    frame: UInt8[np.ndarray, 'h w 3'],
+    box: Float32[np.ndarray, '4'],
+    keypoints: Float32[np.ndarray, '5 2'],
+  ) -> Float32[np.ndarray, '81 2'] | None:
+    """Places 81 landmarks on a face; None where there is no face after all."""

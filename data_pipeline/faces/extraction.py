@@ -1,0 +1,152 @@
+"""One video file -> the crops of its main face.
+
+What enters: a path and the frame numbers to look at. What leaves: a
+`FaceClip` for each set of frames.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import os
+
+from jaxtyping import Float32, Int32, UInt8
+import numpy as np
+
+from data_pipeline.faces import backend as backend_lib
+from data_pipeline.faces import crops as crops_lib
+from data_pipeline.faces import tracks as tracks_lib
+from data_pipeline.faces import video as video_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceClip:
+  """The frames of a video that show its main face.
+
+  Attributes:
+    frames: RGB crops.
+    landmarks: 81 points in pixels of the crop.
+    boxes: x0, y0, x1, y1 of the face in pixels of the frame.
+    frame_indices: positions in the video.
+  """
+
+  frames: UInt8[np.ndarray, 'n 256 256 3']
+  landmarks: Float32[np.ndarray, 'n 81 2']
+  boxes: Float32[np.ndarray, 'n 4']
+  frame_indices: Int32[np.ndarray, 'n']
+
+
+def extract_faces(
+  path: str | os.PathLike,
+  rules: Mapping[str, Sequence[int] | np.ndarray],
+  backend: backend_lib.FaceBackend,
+  margin: float = 0.25,
+) -> tuple[dict[str, FaceClip], int]:
+  """Crops the main face out of chosen frames of a video.
+
+  Which face that is, is known after the last frame only. No more than one
+  whole frame is held, so the heaviest face of every frame is cut out while the
+  frame is at hand; those of the followed face that it was not are cut out in a
+  second reading of the file.
+
+  Args:
+    path: a video file.
+    rules: ascending frame numbers by name. The face is followed through each
+      set of frames by itself, so one set's result does not depend on another.
+    backend: finds faces.
+    margin: of the face box, added on every side of it.
+
+  Returns:
+    By name, the frames that show the face (possibly none); and how many of
+    the asked frames could be decoded.
+  """
+  asked = sorted({int(i) for indices in rules.values() for i in indices})
+  detections: dict[int, backend_lib.Faces] = {}
+  crops: dict[_Face, crops_lib.FaceCrop | None] = {}
+
+  def cut(frame: np.ndarray, face: _Face) -> None:
+    crops[face] = crops_lib.crop_face(
+      frame, face.box, face.keypoints, backend, margin
+    )
+
+  for index, frame in video_lib.decode_frames(path, asked):
+    found = detections[index] = backend.detect(frame)
+    if len(found.scores):
+      heaviest = max(range(len(found.scores)), key=found.weight)
+      cut(frame, _Face.at(index, found, heaviest))
+  tracks = {}
+  missing: dict[int, set[_Face]] = {}
+  for rule, indices in rules.items():
+    decoded = np.array([i for i in indices if i in detections], np.int64)
+    track = tracks_lib.main_track([detections[i] for i in decoded], decoded)
+    tracks[rule] = dataclasses.replace(
+      track,
+      boxes=tracks_lib.interpolate_landmarks(track.boxes, decoded),
+      keypoints=tracks_lib.interpolate_landmarks(track.keypoints, decoded),
+    )
+    for _, face in _faces_of(tracks[rule]):
+      if face not in crops:
+        missing.setdefault(face.index, set()).add(face)
+  for index, frame in video_lib.decode_frames(path, sorted(missing)):
+    for face in missing[index]:
+      cut(frame, face)
+  clips = {rule: _face_clip(crops, track) for rule, track in tracks.items()}
+  return clips, len(detections)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Face:
+  """All that a crop depends on; float32 as bytes, so that it is a key."""
+
+  index: int  # frame number
+  box_bytes: bytes
+  keypoint_bytes: bytes
+
+  @classmethod
+  def at(
+    cls, index: int, place: backend_lib.Faces | tracks_lib.FaceTrack, row: int
+  ) -> '_Face':
+    """The face in one row of the faces of a frame, or of a track."""
+    return cls(
+      index, place.boxes[row].tobytes(), place.keypoints[row].tobytes()
+    )
+
+  @property
+  def box(self) -> Float32[np.ndarray, '4']:
+    return np.frombuffer(self.box_bytes, np.float32)
+
+  @property
+  def keypoints(self) -> Float32[np.ndarray, '5 2']:
+    return np.frombuffer(self.keypoint_bytes, np.float32).reshape(-1, 2)
+
+
+def _faces_of(track: tracks_lib.FaceTrack) -> Iterator[tuple[int, _Face]]:
+  """Yields the slots of a track that show its face, and the face."""
+  for slot in np.flatnonzero(track.seen).tolist():
+    yield slot, _Face.at(int(track.frame_indices[slot]), track, slot)
+
+
+def _face_clip(
+  crops: Mapping[_Face, crops_lib.FaceCrop | None], track: tracks_lib.FaceTrack
+) -> FaceClip:
+  """Gathers crops, leaving out those that no landmarks can be given to."""
+  of_track = [
+    (slot, crop)
+    for slot, face in _faces_of(track)
+    if (crop := crops.get(face)) is not None
+  ]
+  slots = np.array([slot for slot, _ in of_track], np.int64)
+  indices = track.frame_indices[slots]
+  in_frame = np.array([crop.landmarks for _, crop in of_track], np.float32)
+  in_frame = tracks_lib.interpolate_landmarks(
+    in_frame.reshape(-1, 81, 2), indices
+  )
+  kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2))).tolist()
+  images = [of_track[i][1].image for i in kept]
+  landmarks = [
+    crops_lib.to_crop_pixels(in_frame[i], of_track[i][1].corners) for i in kept
+  ]
+  return FaceClip(
+    frames=np.array(images, np.uint8).reshape(-1, 256, 256, 3),
+    landmarks=np.array(landmarks, np.float32).reshape(-1, 81, 2),
+    boxes=track.boxes[slots[kept]],
+    frame_indices=indices[kept].astype(np.int32),
+  )

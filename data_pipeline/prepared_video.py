@@ -1,0 +1,206 @@
+"""One video -> its records, or the reason why there are none.
+
+What enters: a `catalogue.Video` and frame rules (METHOD 1.1): 'consecutive',
+the first frames, to train on; 'uniform', frames spread over the video, to
+score. What leaves: a record and an `Outcome` for each rule. `predict` goes the
+same way, so that a file scores as its record does.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from data_pipeline import records
+from data_pipeline.faces import backend as backend_lib
+from data_pipeline.faces import extraction
+from data_pipeline.faces import video as video_lib
+from data_pipeline.sources import catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a prepared video depends on besides its file.
+
+  Attributes:
+    train_frames: first frames of a training video ('consecutive').
+    eval_frames: the same for val and test.
+    uniform_frames: frames spread over a video ('uniform').
+    min_frames: fewer frames with a face than this are too few for a clip.
+    margin: of the face box, added on every side of it.
+    encoding: of the stored frames, 'jpeg' or 'png'.
+  """
+
+  train_frames: int = 256
+  eval_frames: int = 32
+  uniform_frames: int = 32
+  min_frames: int = 4
+  margin: float = 0.25
+  encoding: str = 'jpeg'
+
+  def count(self, rule: str, split: str) -> int:
+    """How many frames a rule asks for."""
+    if rule == 'uniform':
+      return self.uniform_frames
+    return self.train_frames if split == 'train' else self.eval_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What became of one video under one rule.
+
+  Attributes:
+    status: 'kept' or 'skipped'.
+    reason: '' or one of unreadable, missing, too_short, no_face.
+    num_frames: frames kept.
+    detail: one line for people.
+  """
+
+  video_id: str
+  split: str
+  label: str
+  rule: str
+  status: str
+  reason: str = ''
+  num_frames: int = 0
+  detail: str = ''
+
+
+def prepare_video(
+  root: pathlib.Path,
+  video: catalogue.Video,
+  rules: Sequence[str],
+  settings: Settings,
+  backend: backend_lib.FaceBackend,
+) -> tuple[list[records.VideoRecord], list[Outcome]]:
+  """Prepares one video under each rule; a bad one is an Outcome, no error."""
+  path = root / video.path
+  skipped = functools.partial(_skip, video, rules)
+  try:
+    stream = video_lib.probe(path)
+  except FileNotFoundError:
+    return [], skipped('missing', 'no such file')
+  except ValueError as error:
+    return [], skipped('unreadable', _relative(str(error), root))
+  end = min(stream.num_frames, video.end or stream.num_frames)
+  if end - video.start < settings.min_frames:
+    return [], skipped(
+      'too_short',
+      f'{max(end - video.start, 0)} frames; a clip needs {settings.min_frames}',
+    )
+
+  def choose(rule: str, num_frames: int) -> np.ndarray:
+    count = settings.count(rule, video.split)
+    return video.start + video_lib.frame_indices(num_frames, count, rule)
+
+  length = end - video.start
+  chosen = {rule: choose(rule, length) for rule in rules}
+  clips, num_decoded = extraction.extract_faces(
+    path, chosen, backend, settings.margin
+  )
+  asked = sorted({int(i) for indices in chosen.values() for i in indices})
+  note = ''
+  if num_decoded < len(asked):
+    # The packets are there but do not all decode: spread over what does.
+    length = asked[num_decoded - 1] + 1 - video.start if num_decoded else 0
+    note = f'damaged after frame {video.start + length - 1}; '
+    if length < settings.min_frames:
+      return [], skipped('unreadable', f'{length} frames decode')
+    chosen = {rule: choose(rule, length) for rule in rules}
+    clips, _ = extraction.extract_faces(path, chosen, backend, settings.margin)
+  elif stream.truncated:
+    note = (
+      f'cut off: {stream.num_frames} of {stream.declared_frames} declared '
+      'frames; '
+    )
+  kept, outcomes = [], []
+  for rule in rules:
+    clip, asked_for = clips[rule], len(chosen[rule])
+    detail = f'{note}face in {len(clip.frames)} of {asked_for} frames'
+    if len(clip.frames) < settings.min_frames:
+      reason = 'too_short' if len(clip.frames) else 'no_face'
+      outcomes += _skip(video, [rule], reason, detail)
+      continue
+    kept.append(_record(path, video, rule, clip, stream, settings, backend))
+    outcomes.append(_outcome(video, rule, 'kept', '', len(clip.frames), detail))
+  return kept, outcomes
+
+
+def _record(
+  path: pathlib.Path,
+  video: catalogue.Video,
+  rule: str,
+  clip: extraction.FaceClip,
+  stream: video_lib.VideoStream,
+  settings: Settings,
+  backend: backend_lib.FaceBackend,
+) -> records.VideoRecord:
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  provenance = {
+    'source': {
+      'sha256': digest,
+      'stream': dataclasses.asdict(stream),
+      'start': video.start,
+      'end': video.end,
+    },
+    'settings': dataclasses.asdict(settings),
+    'backend': backend.name,
+    'versions': {
+      'opencv': cv2.__version__,
+      'onnxruntime': onnxruntime.__version__,
+    },
+  }
+  return records.VideoRecord(
+    video_id=video.video_id,
+    frames=tuple(
+      records.encode_frame(frame, settings.encoding) for frame in clip.frames
+    ),
+    landmarks=clip.landmarks,
+    boxes=clip.boxes,
+    frame_indices=clip.frame_indices,
+    fps=stream.fps,
+    label=video.label,
+    dataset=video.dataset,
+    identity=video.identity,
+    method=video.method,
+    source_path=video.path,
+    provenance=json.dumps(provenance, sort_keys=True),
+  )
+
+
+def _outcome(
+  video: catalogue.Video,
+  rule: str,
+  status: str,
+  reason: str,
+  num_frames: int,
+  detail: str,
+) -> Outcome:
+  return Outcome(
+    video_id=video.video_id,
+    split=video.split,
+    label=records.LABELS[video.label],
+    rule=rule,
+    status=status,
+    reason=reason,
+    num_frames=num_frames,
+    detail=detail,
+  )
+
+
+def _skip(
+  video: catalogue.Video, rules: Sequence[str], reason: str, detail: str
+) -> list[Outcome]:
+  return [_outcome(video, rule, 'skipped', reason, 0, detail) for rule in rules]
+
+
+def _relative(message: str, root: pathlib.Path) -> str:
+  return message.replace(f'{root}{os.sep}', '')

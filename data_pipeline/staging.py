@@ -1,0 +1,129 @@
+"""The finished videos of a `prepare` that is still going on.
+
+Each lies in a file of its own until all are done, so that killing the command
+loses only the videos being worked on.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from data_pipeline import prepared_video, records
+from data_pipeline.sources import catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class Staging:
+  """The finished videos of a command that is still going on.
+
+  Each leaves a small outcome file, which stays, and (if kept) its record,
+  which goes once the dataset is written.
+  """
+
+  folder: pathlib.Path
+  root: pathlib.Path
+  settings: prepared_video.Settings
+
+  def outcome(
+    self, video: catalogue.Video, rule: str
+  ) -> prepared_video.Outcome | None:
+    """The outcome of an earlier run, if nothing has changed since."""
+    try:
+      stored = json.loads(self._outcome_path(video, rule).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+      return None
+    if stored['made_from'] != self._made_from(video, rule):
+      return None
+    return prepared_video.Outcome(**stored['outcome'])
+
+  def finish(
+    self,
+    video: catalogue.Video,
+    kept: Sequence[records.VideoRecord],
+    outcomes: Sequence[prepared_video.Outcome],
+  ) -> None:
+    """Stores what became of a video: records first, then outcomes."""
+    by_rule = iter(kept)
+    for outcome in outcomes:
+      if outcome.status == 'kept':
+        save_record(self.record_path(video, outcome.rule), next(by_rule))
+      path = self._outcome_path(video, outcome.rule)
+      partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+      partial.write_text(
+        json.dumps(
+          {
+            'made_from': self._made_from(video, outcome.rule),
+            'outcome': dataclasses.asdict(outcome),
+          }
+        )
+      )
+      partial.replace(path)
+
+  def record_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
+    """Where the record of a kept video lies until the dataset is written."""
+    return self.folder / f'{self._key(video, rule)}.npz'
+
+  def _outcome_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
+    return self.folder / f'{self._key(video, rule)}.json'
+
+  def _key(self, video: catalogue.Video, rule: str) -> str:
+    name = hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
+    return f'{name}-{rule}'
+
+  def _made_from(self, video: catalogue.Video, rule: str) -> dict:
+    """What a stored outcome must agree with to be taken over."""
+    try:
+      status = (self.root / video.path).stat()
+      file = [status.st_size, status.st_mtime_ns]
+    except FileNotFoundError:
+      file = []
+    return {
+      'file': file,
+      'video': dataclasses.asdict(video),
+      'rule': rule,
+      'settings': dataclasses.asdict(self.settings),
+      'version': records.VERSION,
+    }
+
+
+def save_record(path: pathlib.Path, record: records.VideoRecord) -> None:
+  """Writes one finished video to a file of its own, whole or not at all."""
+  arrays = ('landmarks', 'boxes', 'frame_indices')
+  texts = {
+    field.name: getattr(record, field.name)
+    for field in dataclasses.fields(record)
+    if field.name not in (*arrays, 'frames')
+  }
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  try:
+    with partial.open('wb') as file:
+      np.savez(
+        file,
+        frames=np.frombuffer(b''.join(record.frames), np.uint8),
+        lengths=np.array([len(frame) for frame in record.frames]),
+        texts=np.array(json.dumps(texts)),
+        **{name: getattr(record, name) for name in arrays},
+      )
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def load_record(path: pathlib.Path) -> records.VideoRecord:
+  """Reads what `save_record` wrote."""
+  with np.load(path) as stored:
+    joined = stored['frames'].tobytes()
+    ends = itertools.accumulate(stored['lengths'].tolist(), initial=0)
+    return records.VideoRecord(
+      frames=tuple(joined[a:b] for a, b in itertools.pairwise(ends)),
+      landmarks=stored['landmarks'],
+      boxes=stored['boxes'],
+      frame_indices=stored['frame_indices'],
+      **json.loads(str(stored['texts'])),
+    )

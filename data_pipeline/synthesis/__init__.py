@@ -1,0 +1,1 @@
+"""A clip -> a self-blended pair."""

@@ -1,0 +1,1 @@
+"""How a run stays alive and is remembered."""

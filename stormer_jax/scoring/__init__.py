@@ -1,0 +1,1 @@
+"""What a trained detector says, and how good it is."""

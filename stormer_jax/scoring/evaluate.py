@@ -1,0 +1,393 @@
+"""Scores prepared data sets with a trained detector.
+
+Enter: records of a split (uint8 frames of the 256 crop) and a `Detector`.
+Leave: `report.Scores`: for every video the mean of its clip logits and the
+sigmoid of it, the probability of fake, with AUC, AP, EER and accuracy over the
+videos (METHOD section 9). A video is cut into clips of T frames in order; all
+of them count, once. What cannot be scored keeps its row and a reason.
+
+With `pseudo_fakes` each real video is scored beside the pseudo-fake made of it
+with a fixed seed, the protocol of validation, for data without fakes.
+"""
+
+from collections.abc import Mapping, Sequence
+import csv
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+from absl import logging
+import jax
+from jaxtyping import Float
+from ml_collections import config_dict
+import numpy as np
+
+from data_pipeline import clips
+from data_pipeline import records as records_lib
+from data_pipeline.synthesis import blending
+from stormer_jax import detector as detector_lib
+from stormer_jax.scoring import clip_scorer, metrics, report
+from stormer_jax.scoring import journal as journal_lib
+
+_LOG_SECONDS = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """How to score; the fields of `config.eval`.
+
+  Raises:
+    ValueError: If a field is out of range.
+  """
+
+  datasets: tuple[str, ...]
+  margin: int
+  batch_size: int
+  threshold: float
+  flip: bool
+  pseudo_fakes: bool
+  num_bootstrap: int
+  checkpoint: str | int
+
+  def __post_init__(self):
+    for name, low in (('margin', 0), ('batch_size', 1), ('num_bootstrap', 0)):
+      if getattr(self, name) < low:
+        raise ValueError(
+          f'eval.{name} is {getattr(self, name)}; at least {low}'
+        )
+    if 2 * self.margin > records_lib.CROP_SIZE - 2:
+      raise ValueError(
+        f'eval.margin is {self.margin} px on every side, which leaves nothing '
+        f'of the {records_lib.CROP_SIZE} px crop'
+      )
+    if not self.datasets:
+      raise ValueError('eval.datasets is empty; name NAME:SPLIT to score')
+
+
+def evaluate(
+  config: config_dict.ConfigDict,
+  workdir: str | os.PathLike[str],
+  data_root: str | os.PathLike[str],
+  out: str | os.PathLike[str] | None = None,
+) -> list[report.Scores]:
+  """Scores every data set of `config.eval.datasets` and writes the reports.
+
+  Scoring goes on where a stopped call left off.
+
+  Args:
+    config: `eval`, `data.num_threads` and, for pseudo-fakes, `synthesis` are
+      read; the model is that of the checkpoint.
+    workdir: Run whose checkpoint `config.eval.checkpoint` names.
+    data_root: Folder that `data_pipeline.prepare` wrote.
+    out: Folder of the reports; None: `<workdir>/eval`.
+
+  Returns:
+    The scores, in the order of `config.eval.datasets`.
+
+  Raises:
+    FileNotFoundError: No such run or checkpoint.
+    ValueError: No such data set, split or setting.
+  """
+  options = EvalConfig(**config.eval)
+  names = [parse_dataset(entry, options.margin) for entry in options.datasets]
+  if len({(dataset, split) for dataset, split, _ in names}) < len(names):
+    raise ValueError(
+      f'eval.datasets names a split twice: {options.datasets}; each has one '
+      'report'
+    )
+  rule = 'consecutive' if options.pseudo_fakes else 'uniform'
+  # All are looked at before the first is scored: a typo costs no hours.
+  variants = [
+    dataclasses.replace(options, margin=margin) for *_, margin in names
+  ]
+  splits = [
+    records_lib.open_records(data_root, dataset, rule, split)
+    for dataset, split, _ in names
+  ]
+  detector = detector_lib.load_detector(
+    pathlib.Path(workdir), options.checkpoint
+  )
+  out = pathlib.Path(workdir) / 'eval' if out is None else pathlib.Path(out)
+  results = []
+  for (dataset, split, _), variant, records in zip(
+    names, variants, splits, strict=True
+  ):
+    suffix = '-pseudo_fakes' if options.pseudo_fakes else ''
+    folder = out / f'{dataset}-{split}{suffix}'
+    scores = score_dataset(
+      detector,
+      records,
+      variant,
+      dataset=dataset,
+      split=split,
+      synthesis=blending.SynthesisConfig(**config.synthesis),
+      num_threads=config.data.num_threads,
+      journal_folder=folder,
+      skipped=skipped_videos(data_root, dataset, rule, split),
+    )
+    if jax.process_index() == 0:
+      report.write_scores(scores, folder)
+      print(f'{report.table(scores)}\n  written to {folder}', flush=True)
+    results.append(scores)
+  return results
+
+
+def parse_dataset(entry: str, margin: int) -> tuple[str, str, int]:
+  """Splits 'NAME:SPLIT' or 'NAME:SPLIT:MARGIN' into its parts.
+
+  Raises:
+    ValueError: If the entry is neither.
+  """
+  name, *rest = entry.split(':')
+  if name and len(rest) == 1 and rest[0]:
+    return name, rest[0], margin
+  if name and len(rest) == 2 and rest[0] and rest[1].isdecimal():
+    return name, rest[0], int(rest[1])
+  raise ValueError(
+    f'eval.datasets holds {entry!r}; write NAME:SPLIT, as celebdf_v2:test, or '
+    'NAME:SPLIT:MARGIN, as dfdcp:test:5'
+  )
+
+
+def score_dataset(
+  detector: detector_lib.Detector,
+  records: records_lib.Records,
+  options: EvalConfig,
+  *,
+  dataset: str,
+  split: str,
+  synthesis: blending.SynthesisConfig,
+  num_threads: int = 8,
+  journal_folder: str | os.PathLike[str] | None = None,
+  skipped: Sequence[report.VideoScore] = (),
+) -> report.Scores:
+  """Scores all videos of a split.
+
+  Args:
+    detector: From `detector.load_detector`.
+    records: Rule 'uniform', or 'consecutive' for pseudo-fakes.
+    options: How; `datasets` and `checkpoint` are not read.
+    dataset: Name for the report.
+    split: Likewise.
+    synthesis: How pseudo-fakes are made, if they are asked for; without flip,
+      as in validation (METHOD 1.4).
+    num_threads: Reader threads.
+    journal_folder: Where finished batches are noted, so that a stopped call
+      can be repeated without repeating them; None: nowhere.
+    skipped: Rows of videos that have no record, to be listed too.
+
+  Raises:
+    ValueError: If a logit is not finite, or pseudo-fakes are asked for and no
+      video is real.
+  """
+  model = detector.config.model
+  synthesis = dataclasses.replace(synthesis, flip_prob=0.0)
+  settings = {
+    **clip_scorer.provenance(detector),
+    'margin': None if options.pseudo_fakes else options.margin,
+    'flip': options.flip,
+    'threshold': options.threshold,
+    'num_bootstrap': options.num_bootstrap,
+    'pseudo_fakes': options.pseudo_fakes,
+    'rule': 'consecutive' if options.pseudo_fakes else 'uniform',
+  }
+  if options.pseudo_fakes:
+    settings['synthesis'] = dataclasses.asdict(synthesis)
+    if all(video.label for video in records.videos):
+      raise ValueError(
+        f'{dataset}:{split} has no real video to make pseudo-fakes of; set '
+        'eval.pseudo_fakes=False'
+      )
+  # Each process takes the same number of clips.
+  batch_size = clip_scorer.round_up(options.batch_size, jax.process_count())
+  fingerprint = {
+    'settings': settings,
+    'videos': [[video.video_id, video.num_frames] for video in records.videos],
+    'batch_size': batch_size,
+    'process_count': jax.process_count(),
+  }
+  num_windows = [
+    0
+    if options.pseudo_fakes and video.label
+    else video.num_frames // model.num_frames
+    for video in records.videos
+  ]
+  if options.pseudo_fakes:
+    score_batch = clip_scorer.pair_scorer(
+      detector, synthesis, flip=options.flip
+    )
+  else:
+    score_batch = clip_scorer.crop_scorer(
+      detector, margin=options.margin, flip=options.flip
+    )
+  with journal_lib.Journal(journal_folder, fingerprint) as journal:
+    first_batch = len(journal.finished)
+    rate = _Rate(sum(num_windows) - first_batch * batch_size, dataset, split)
+    for batch in clips.eval_dataset(
+      records,
+      num_frames=model.num_frames,
+      batch_size=batch_size,
+      real_only=options.pseudo_fakes,
+      num_threads=num_threads,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      first_batch=first_batch,
+    ):
+      journal.add(batch, score_batch(batch))
+      rate.add(batch_size)
+  num_kinds = 2 if options.pseudo_fakes else 1
+  logits = journal_lib.gather(journal.finished, num_windows, num_kinds)
+  journal.remove()
+  rows = _rows(records, logits, num_windows, model.num_frames, options)
+  rows += [r for r in skipped if not (options.pseudo_fakes and r.label)]
+  return _scores(rows, dataset, split, settings, options)
+
+
+def skipped_videos(
+  data_root: str | os.PathLike[str], dataset: str, rule: str, split: str
+) -> list[report.VideoScore]:
+  """Lists what `prepare` could not make a record of, with its reasons.
+
+  Returns:
+    Rows without a score, from the report.csv beside the records.
+  """
+  path = pathlib.Path(data_root) / dataset / 'report.csv'
+  if not path.exists():
+    return []
+  with path.open(newline='', encoding='utf-8') as file:
+    lines = [
+      line
+      for line in csv.DictReader(file)
+      if (line['rule'], line['split'], line['status'])
+      == (rule, split, 'skipped')
+    ]
+  return [
+    report.VideoScore(
+      video_id=line['video_id'],
+      label=records_lib.LABELS.index(line['label']),
+      method='',
+      identity='',
+      source_path='',
+      num_frames=int(line['num_frames']),
+      clip_logits=(),
+      logit=math.nan,
+      score=math.nan,
+      reason=f'{line["reason"]}: {line["detail"]}',
+    )
+    for line in lines
+  ]
+
+
+def _rows(
+  records: records_lib.Records,
+  logits: Float[np.ndarray, 'videos windows kinds'],
+  num_windows: list[int],
+  num_frames: int,
+  options: EvalConfig,
+) -> list[report.VideoScore]:
+  """Makes one row per video, or two: itself and its pseudo-fake."""
+  rows = []
+  for video, count, clip_logits in zip(
+    records.videos, num_windows, logits, strict=True
+  ):
+    if options.pseudo_fakes and video.label:
+      continue
+    for kind in range(2 if options.pseudo_fakes else 1):
+      values = clip_logits[:count, kind] if count else np.zeros(0, np.float32)
+      if not np.isfinite(values).all():
+        raise ValueError(
+          f'the detector answers {values} to the clips of video '
+          f'{video.video_id}: the weights are damaged'
+        )
+      mean, score = metrics.video_scores(values, np.zeros(count, int), 1)
+      rows.append(
+        report.VideoScore(
+          video_id=video.video_id,
+          label=1 if kind else video.label,
+          method='pseudo_fake' if kind else video.method,
+          identity=video.identity,
+          source_path=video.source_path,
+          num_frames=video.num_frames,
+          clip_logits=tuple(map(float, values)),
+          logit=float(mean[0]),
+          score=float(score[0]),
+          reason=''
+          if count
+          else f'too_short: face in {video.num_frames} frames; a clip needs '
+          f'{num_frames}',
+        )
+      )
+  return rows
+
+
+def _scores(
+  rows: list[report.VideoScore],
+  dataset: str,
+  split: str,
+  settings: Mapping[str, Any],
+  options: EvalConfig,
+) -> report.Scores:
+  """Measures the scored rows."""
+  scored = [row for row in rows if not row.reason]
+  estimates = functools.partial(
+    _estimates, options=options, paired=options.pseudo_fakes
+  )
+  methods = sorted({row.method for row in scored if row.label and row.method})
+  return report.Scores(
+    dataset=dataset,
+    split=split,
+    rows=tuple(rows),
+    figures=estimates(scored),
+    auc_by_method={
+      method: estimates(
+        [row for row in scored if not row.label or row.method == method]
+      )['auc']
+      for method in methods
+      if len(methods) > 1
+    },
+    settings=settings,
+  )
+
+
+def _estimates(
+  rows: list[report.VideoScore], *, options: EvalConfig, paired: bool
+) -> dict[str, metrics.Estimate]:
+  names = [row.video_id for row in rows]
+  groups = np.unique(names, return_inverse=True)[1] if paired else None
+  return metrics.estimates(
+    np.array([row.label for row in rows], int),
+    np.array([row.score for row in rows], float),
+    threshold=options.threshold,
+    num_bootstrap=options.num_bootstrap,
+    groups=groups,
+  )
+
+
+class _Rate:
+  """Logs how far the scoring is and how long it will take."""
+
+  def __init__(self, num_clips: int, dataset: str, split: str):
+    self._total, self._name = num_clips, f'{dataset}:{split}'
+    self._done = 0
+    self._started = self._logged = time.monotonic()
+
+  def add(self, num_clips: int) -> None:
+    self._done += num_clips
+    now = time.monotonic()
+    if now - self._logged < _LOG_SECONDS:
+      return
+    self._logged = now
+    speed = self._done / (now - self._started)
+    left = max(0, self._total - self._done) / speed
+    logging.info(
+      '%s: %d of %d clips, %.1f a second, %.0f s left',
+      self._name,
+      min(self._done, self._total),
+      self._total,
+      speed,
+      left,
+    )

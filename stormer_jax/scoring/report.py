@@ -1,0 +1,228 @@
+"""What scoring found, and the only writer of it: table, JSON and CSV.
+
+Enter: `Scores` of a data set or the `Prediction` of one video. Leave: text for
+people and files for programs. Logits are of the classification head, scores
+their sigmoid: the probability of fake, in [0, 1]. Times are seconds, boxes
+x0 y0 x1 y1 in pixels of the source frame.
+"""
+
+from collections.abc import Iterable, Mapping
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from typing import Any, Literal
+
+from stormer_jax.scoring import metrics
+
+_TITLES = {
+  'auc': 'AUC',
+  'average_precision': 'AP',
+  'eer': 'EER',
+  'accuracy': 'accuracy',
+}
+_MOST_LISTED = 20  # unscored videos in a table; files hold all of them
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoScore:
+  """One row: a video of a data set, or the pseudo-fake made from one."""
+
+  video_id: str
+  label: int  # 0 real, 1 fake
+  method: str  # how the fake was made; '' for real
+  identity: str
+  source_path: str
+  num_frames: int  # kept frames
+  clip_logits: tuple[float, ...]
+  logit: float  # mean of the clips; nan if not scored
+  score: float
+  reason: str = ''  # why it has no score
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """A scored data set. `figures` are measured over the scored videos."""
+
+  dataset: str
+  split: str
+  rows: tuple[VideoScore, ...]
+  figures: Mapping[str, metrics.Estimate]
+  auc_by_method: Mapping[str, metrics.Estimate]  # its fakes and all real
+  settings: Mapping[str, Any]  # what the scores depend on
+
+  @property
+  def unscored(self) -> tuple[VideoScore, ...]:
+    """Rows without a score."""
+    return tuple(row for row in self.rows if row.reason)
+
+  def count(self, label: int) -> int:
+    """Number of scored videos of one class."""
+    return sum(r.label == label and not r.reason for r in self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipScore:
+  """One clip of a predicted video."""
+
+  frame_indices: tuple[int, ...]  # in the source video
+  times: tuple[float, ...]
+  logit: float
+  score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameScore:
+  """One frame of a scored clip.
+
+  `soft_label` is the temporal head's answer in [0, 1]: how strong a blending
+  boundary it sees in the frame.
+  """
+
+  frame_index: int
+  time: float
+  soft_label: float
+  box: tuple[float, float, float, float]
+
+
+Status = Literal['ok', 'no_face', 'too_short', 'unreadable']
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """The answer for one video file; score and logit are nan unless 'ok'."""
+
+  video: str
+  status: Status
+  message: str  # what is wrong; '' when ok
+  logit: float
+  score: float
+  clips: tuple[ClipScore, ...]
+  frames: tuple[FrameScore, ...]
+  provenance: Mapping[str, Any]
+
+
+def table(scores: Scores) -> str:
+  """Returns a table of the figures in %, an interval beside each."""
+  clips = sum(len(row.clip_logits) for row in scores.rows)
+  lines = [
+    f'{scores.dataset}:{scores.split}: {scores.count(0)} real and '
+    f'{scores.count(1)} fake videos scored, {clips} clips',
+    f'  {"%":<24}{"value":>7}   95 % interval',
+  ]
+  lines += [
+    _table_row(_TITLES[name], estimate)
+    for name, estimate in scores.figures.items()
+  ]
+  lines += [
+    _table_row(f'AUC {method}', estimate)
+    for method, estimate in scores.auc_by_method.items()
+  ]
+  if scores.unscored:
+    lines.append(f'  not scored: {len(scores.unscored)} videos')
+    lines += [
+      f'    {row.video_id}: {row.reason}'
+      for row in scores.unscored[:_MOST_LISTED]
+    ]
+    if len(scores.unscored) > _MOST_LISTED:
+      rest = len(scores.unscored) - _MOST_LISTED
+      lines.append(f'    and {rest} more, listed in scores.csv')
+  return '\n'.join(lines)
+
+
+def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
+  """Writes scores.csv and metrics.json, each whole or not at all."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  _write(folder / 'scores.csv', scores_csv(scores))
+  _write(folder / 'metrics.json', metrics_json(scores))
+
+
+def scores_csv(scores: Scores) -> str:
+  """Returns one line per row: empty score and a reason where unscored."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  names = [field.name for field in dataclasses.fields(VideoScore)]
+  writer.writerow(names)
+  for row in scores.rows:
+    writer.writerow(_cell(getattr(row, name)) for name in names)
+  return text.getvalue()
+
+
+def metrics_json(scores: Scores) -> str:
+  """Returns figures, counts, unscored videos and settings as JSON."""
+  return _json(
+    {
+      'dataset': scores.dataset,
+      'split': scores.split,
+      'num_real': scores.count(0),
+      'num_fake': scores.count(1),
+      'num_clips': sum(len(row.clip_logits) for row in scores.rows),
+      'figures': scores.figures,
+      'auc_by_method': scores.auc_by_method,
+      'not_scored': [
+        {'video_id': row.video_id, 'label': row.label, 'reason': row.reason}
+        for row in scores.unscored
+      ],
+      'settings': scores.settings,
+    }
+  )
+
+
+def prediction_json(prediction: Prediction) -> str:
+  """Returns the prediction as JSON; null stands for a score it has not."""
+  return _json(prediction)
+
+
+def write_prediction(
+  prediction: Prediction, out: str | os.PathLike[str]
+) -> None:
+  """Writes the prediction as a JSON file, whole or not at all."""
+  out = pathlib.Path(out)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  _write(out, prediction_json(prediction))
+
+
+def _table_row(title: str, estimate: metrics.Estimate) -> str:
+  if math.isnan(estimate.value):
+    return f'  {title:<24}{"-":>7}   {estimate.note}'
+  interval = '-'
+  if not math.isnan(estimate.low):
+    interval = f'{100 * estimate.low:.1f} to {100 * estimate.high:.1f}'
+  note = f'   ({estimate.note})' if estimate.note else ''
+  return f'  {title:<24}{100 * estimate.value:>7.2f}   {interval}{note}'
+
+
+def _cell(value: Any) -> str:
+  if isinstance(value, tuple):
+    return ' '.join(map(_cell, value))
+  if isinstance(value, float):
+    return '' if math.isnan(value) else repr(value)
+  return str(value)
+
+
+def _json(value: Any) -> str:
+  return json.dumps(_plain(value), indent=2, allow_nan=False) + '\n'
+
+
+def _plain(value: Any) -> Any:
+  """Reduces dataclasses to dicts and what is not finite to None."""
+  if dataclasses.is_dataclass(value):
+    names = (field.name for field in dataclasses.fields(value))
+    return {name: _plain(getattr(value, name)) for name in names}
+  if isinstance(value, Mapping):
+    return {name: _plain(item) for name, item in value.items()}
+  if isinstance(value, Iterable) and not isinstance(value, str):
+    return [_plain(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(text, encoding='utf-8')
+  partial.replace(path)

@@ -1,0 +1,151 @@
+"""Moves weights between the released PyTorch code and this one.
+
+Enters: a file of official weights (.pth, .npz, .safetensors) or a run of ours.
+Leaves: official weights as .safetensors or .pth, or a folder that evaluate,
+predict and train (`--config.init_from`) read like a run. Values pass through
+bit by bit; the optimizer's state does not pass. Nothing appears under the
+destination's name before it is whole.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+from ml_collections import config_dict
+
+from stormer_jax import detector
+from stormer_jax.weights import pretrained, tensor_file
+
+Tree = dict[str, Any]
+_TORCH_SUFFIXES = ('.pth', '.pt')
+# Suffixes that nobody means as the name of a folder.
+_OTHER_SUFFIXES = ('.npz', '.npy', '.bin', '.ckpt', '.pkl', '.tar', '.onnx')
+
+
+def convert(
+  source: str | pathlib.Path,
+  destination: str | pathlib.Path,
+  heads: int | None = None,
+  config: config_dict.ConfigDict | None = None,
+) -> str:
+  """Converts weights; the suffix of the destination decides the form.
+
+  Args:
+    source: Official weights (.pth, .npz, .safetensors), a workdir (its best
+      checkpoint) or one folder of its checkpoints/.
+    destination: .safetensors or .pth (needs torch), with official names; or a
+      folder, new or empty.
+    heads: Attention heads of official weights; None for 64 features each.
+    config: Of the run that a folder is to look like, for official weights:
+      all but the sizes of the model, which the weights tell. It decides the
+      semantics that they are read with (configs/base.py:official).
+
+  Returns:
+    A sentence that says what was converted.
+
+  Raises:
+    FileNotFoundError: There is no such source.
+    ValueError: The weights do not fit, the destination is taken, torch is
+      needed and missing, or a folder is wanted without `config`.
+  """
+  source, destination = pathlib.Path(source), pathlib.Path(destination)
+  as_file = destination.suffix in ('.safetensors', *_TORCH_SUFFIXES)
+  _check_destination(destination, as_file)
+  if not source.exists():
+    raise FileNotFoundError(f'{source}: no such file or folder')
+  if source.is_dir():
+    config, params, stats = _from_run(source)
+    _warn_of_semantics(config, as_file)
+  else:
+    if config is None and not as_file:
+      raise ValueError(
+        f'{destination}: a folder needs a configuration beside the weights; '
+        'add --config=configs/base.py:official'
+      )
+    values, params, stats = _from_file(source, heads)
+    if config is not None:
+      config = config_dict.ConfigDict(config.to_dict())
+      config.model.update(values)
+  count = sum(x.size for x in jax.tree.leaves(params))
+  if destination.suffix == '.safetensors':
+    # 'format' is what HuggingFace's readers look for.
+    tensor_file.write_safetensors(
+      destination, pretrained.to_official(params, stats), {'format': 'pt'}
+    )
+  elif as_file:
+    tensor_file.write_torch_file(
+      destination, pretrained.to_official(params, stats)
+    )
+  else:
+    # On the device, because Orbax would copy NumPy's arrays once more.
+    weights = jax.device_put({'params': params, 'stats': stats})
+    del params, stats
+    detector.save_detector(destination, config, weights)
+  return f'{source} -> {destination}: {count:,} parameters'
+
+
+def _from_file(
+  source: pathlib.Path, heads: int | None
+) -> tuple[dict[str, Any], Tree, Tree]:
+  """Reads official weights; their file is unmapped when this returns."""
+  tensors = pretrained.read_state_dict(source)
+  try:
+    values, params, stats = pretrained.from_official(tensors, heads)
+  except ValueError as error:
+    raise ValueError(f'{source}: {error}') from error
+  logging.info(
+    'sizes told by the weights: %s',
+    ', '.join(f'{name} {value}' for name, value in values.items()),
+  )
+  if heads is None:
+    logging.info(
+      '%d heads assumed, of %d features each; --heads=N says otherwise',
+      values['num_heads'],
+      pretrained.HEAD_SIZE,
+    )
+  return values, params, stats
+
+
+def _from_run(
+  source: pathlib.Path,
+) -> tuple[config_dict.ConfigDict, Tree, Tree]:
+  which: str | int = 'best'
+  if source.name.isdigit() and source.parent.name == 'checkpoints':
+    source, which = source.parent.parent, int(source.name)
+  run = detector.load_detector(source, which)
+  return run.config, run.params, run.stats
+
+
+def _warn_of_semantics(config: config_dict.ConfigDict, as_file: bool) -> None:
+  ours = {
+    name: config.model[name]
+    for name, official in (
+      ('temporal_token', 'first_clip'),
+      ('map_layout', 'scrambled'),
+    )
+    if config.model[name] != official
+  }
+  if as_file and ours:
+    logging.warning(
+      'trained with %s; the released code computes something else with these '
+      'weights (docs/official_differences.md, D2 and D4)',
+      ' and '.join(f'model.{k}={v}' for k, v in ours.items()),
+    )
+
+
+def _check_destination(destination: pathlib.Path, as_file: bool) -> None:
+  if not as_file and destination.suffix in _OTHER_SUFFIXES:
+    raise ValueError(
+      f'{destination}: written are .safetensors, .pth and folders, not '
+      f'{destination.suffix}'
+    )
+  if as_file and destination.is_dir():
+    raise ValueError(f'{destination}: is a folder; name a file')
+  if not as_file and destination.exists():
+    if not destination.is_dir() or any(destination.iterdir()):
+      raise ValueError(
+        f'{destination}: exists and is not an empty folder; choose another'
+      )
+  if not destination.absolute().parent.is_dir():
+    raise FileNotFoundError(f'{destination.parent}: no such folder')

@@ -1,0 +1,139 @@
+"""One video: rules, stretches, the followed face, damage."""
+
+import face_videos
+import numpy as np
+import pytest
+
+from data_pipeline import records
+from data_pipeline.faces import extraction
+
+
+def test_rules_choose_the_first_frames_or_frames_spread_evenly(tmp_path):
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 100)
+  kept, _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), train_frames=40
+  )
+  first, spread = kept
+  np.testing.assert_array_equal(first.frame_indices, np.arange(40))
+  np.testing.assert_array_equal(
+    spread.frame_indices, np.linspace(0, 99, 32).astype(int)
+  )
+  (val,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4', 'val'), ['consecutive']
+  )
+  assert len(val.frames) == 32
+
+
+def test_a_rule_gives_the_same_bytes_alone_and_beside_another(tmp_path):
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 50)
+  (_, beside), _ = face_videos.prepare_one(tmp_path, face_videos.video('a.mp4'))
+  (alone,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['uniform']
+  )
+  assert alone.frames == beside.frames
+  assert alone.provenance == beside.provenance
+  np.testing.assert_array_equal(alone.landmarks, beside.landmarks)
+
+
+def test_a_stretch_of_a_video_uses_its_frames_only(tmp_path):
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 100)
+  stretch = face_videos.video('a.mp4', start=60, end=80)
+  (first, spread), _ = face_videos.prepare_one(tmp_path, stretch)
+  np.testing.assert_array_equal(first.frame_indices, np.arange(60, 80))
+  np.testing.assert_array_equal(spread.frame_indices, np.arange(60, 80))
+
+
+def test_frames_without_landmarks_are_left_out_unless_they_are_few(tmp_path):
+  class Blinking(face_videos.FixedBackend):
+    """Sees no face in the frames 5, 20, 21, 22 and 23."""
+
+    def landmarks(self, frame, box, keypoints):
+      if face_videos.read_number(frame) in (5, 20, 21, 22, 23):
+        return None
+      return super().landmarks(frame, box, keypoints)
+
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 30)
+  (record,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['consecutive'], Blinking()
+  )
+  np.testing.assert_array_equal(
+    record.frame_indices, [*range(20), *range(24, 30)]
+  )
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+  """Frame numbers in the order in which they are decoded."""
+  numbers = []
+  decode = extraction.video_lib.decode_frames
+
+  def note(path, indices):
+    for index, frame in decode(path, indices):
+      numbers.append(index)
+      yield index, frame
+
+  monkeypatch.setattr(extraction.video_lib, 'decode_frames', note)
+  return numbers
+
+
+def test_a_face_alone_is_cut_out_while_its_frame_is_at_hand(tmp_path, decoded):
+  class Counting(face_videos.FixedBackend):
+    """Counts how often landmarks are placed."""
+
+    count = 0
+
+    def landmarks(self, frame, box, keypoints):
+      self.count += 1
+      return super().landmarks(frame, box, keypoints)
+
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 30)
+  backend = Counting()
+  kept, _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), backend=backend
+  )
+  assert [len(record.frames) for record in kept] == [30, 30]
+  assert decoded == list(range(30))  # once, for both rules
+  assert backend.count == 30
+
+
+def test_the_followed_face_is_cut_out_where_another_one_is_larger(
+  tmp_path, decoded
+):
+  class TwoPeople(face_videos.FixedBackend):
+    """The right one is larger but in frames 3 and 4, and not seen in 7."""
+
+    def detect(self, frame):
+      number = face_videos.read_number(frame)
+      left = (2, 2, 50, 60) if number in (3, 4) else (2, 2, 14, 14)
+      right = [] if number == 7 else [(60, 10, 100, 50)]
+      return face_videos.make_faces(left, *right)
+
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 12)
+  (record,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['consecutive'], TwoPeople()
+  )
+  np.testing.assert_array_equal(record.frame_indices, np.arange(12))
+  np.testing.assert_array_equal(record.boxes, [[60, 10, 100, 50]] * 12)
+  # The corner of the box, where that backend puts all landmarks.
+  np.testing.assert_allclose(
+    record.landmarks[:, 0], [[10.5 * 256 / 60 - 0.5] * 2] * 12, rtol=1e-5
+  )
+  for number, encoded in zip(range(12), record.frames, strict=True):
+    # Bars 3 to 6 of the eight lie in the crop, one in 16 px.
+    crop = records.decode_frame(encoded)
+    red = crop[60, :, 0].astype(int)
+    bars = [red[round((8 + 16 * bar - 50) * 256 / 60)] > 100 for bar in (3, 4)]
+    assert bars == [bool(number >> bar & 1) for bar in (3, 4)]
+  assert decoded == [*range(12), 3, 4, 7]
+
+
+def test_a_cut_off_video_is_kept_as_far_as_it_goes_and_says_so(tmp_path):
+  whole = face_videos.write_numbered_video(tmp_path / 'whole.mp4', 60)
+  raw = face_videos.index_first(whole.read_bytes())
+  (tmp_path / 'cut.mp4').write_bytes(raw[: len(raw) * 3 // 4])
+  kept, outcomes = face_videos.prepare_one(
+    tmp_path, face_videos.video('cut.mp4')
+  )
+  assert len(kept) == 2
+  assert 'of 60 declared frames' in outcomes[0].detail
+  assert kept[1].frame_indices[-1] > 20

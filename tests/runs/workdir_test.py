@@ -1,0 +1,44 @@
+"""A workdir belongs to one run."""
+
+import json
+import pathlib
+
+import pytest
+
+from stormer_jax.runs import workdir as workdir_lib
+
+
+def test_a_workdir_belongs_to_one_configuration(tiny_config, tmp_path):
+  workdir_lib.claim(tiny_config, tmp_path)
+  workdir_lib.claim(tiny_config, tmp_path)  # the same again: resume
+  tiny_config.model.width = 32
+  tiny_config.loss.temperature = 1.0
+  with pytest.raises(ValueError) as error:
+    workdir_lib.claim(tiny_config, tmp_path)
+  assert 'loss.temperature: 2.0 there, 1.0 here' in str(error.value)
+  assert 'model.width: 24 there, 32 here' in str(error.value)
+
+
+def test_how_a_run_is_carried_out_may_change(tiny_config, tmp_path):
+  workdir_lib.claim(tiny_config, tmp_path)
+  tiny_config.train.mesh_fsdp = 2
+  tiny_config.data.num_threads = 1
+  tiny_config.model.remat = 'full'
+  tiny_config.eval.margin = 0
+  workdir_lib.claim(tiny_config, tmp_path)
+
+
+def test_the_resolved_configuration_lies_in_the_workdir(tiny_config, tmp_path):
+  tiny_config.optimizer.rho = 0.07
+  workdir_lib.claim(tiny_config, tmp_path)
+  saved = json.loads((tmp_path / 'config.json').read_text())
+  assert saved['optimizer']['rho'] == 0.07
+
+
+@pytest.mark.skipif(
+  not pathlib.Path('/proc/self').exists(), reason='no folder of no disk here'
+)
+def test_a_workdir_that_cannot_be_written_is_refused_with_the_fix(tiny_config):
+  # Permissions would not stop a test that runs as root; the kernel does here.
+  with pytest.raises(OSError, match=r'/proc/run: cannot be written .*choose'):
+    workdir_lib.claim(tiny_config, pathlib.Path('/proc/run'))

@@ -1,0 +1,148 @@
+"""Which videos a folder or a list holds, and which split they go to."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from data_pipeline.sources import catalogue
+
+
+def _touch(root: pathlib.Path, *paths: str) -> None:
+  for path in paths:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(b'')
+
+
+def _video(path: str, **fields) -> catalogue.Video:
+  return catalogue.Video(
+    path=path, label=0, video_id=path, dataset='d', **fields
+  )
+
+
+def test_class_and_split_folders_are_read_in_either_order(tmp_path):
+  _touch(tmp_path, 'train/real/a.mp4', 'fake/val/b.AVI', 'test/fake/x/c.mov')
+  _touch(tmp_path, 'train/real/notes.txt', '.hidden/real/d.mp4')
+  videos = catalogue.list_videos(tmp_path, 'mine')
+  assert [(v.path, v.label, v.split) for v in videos] == [
+    ('fake/val/b.AVI', 1, 'val'),
+    ('test/fake/x/c.mov', 1, 'test'),
+    ('train/real/a.mp4', 0, 'train'),
+  ]
+  assert {v.dataset for v in videos} == {'mine'}
+  assert catalogue.has_class_folders(videos)
+
+
+def test_a_flat_folder_is_all_real(tmp_path):
+  _touch(tmp_path, 'b.mp4', 'a.mp4')
+  videos = catalogue.list_videos(tmp_path, 'mine')
+  assert [(v.path, v.label) for v in videos] == [('a.mp4', 0), ('b.mp4', 0)]
+  assert not catalogue.has_class_folders(videos)
+
+
+def test_a_file_named_like_a_class_is_not_a_class_folder(tmp_path):
+  _touch(tmp_path, 'fake/real')  # no suffix, not a video
+  _touch(tmp_path, 'real.mp4')
+  videos = catalogue.list_videos(tmp_path, 'mine')
+  assert [v.label for v in videos] == [0]
+
+
+@pytest.mark.parametrize(
+  ('paths', 'says'),
+  [
+    (['real/a.mp4', 'b.mp4'], 'b.mp4 is under neither real/ nor fake/'),
+    (['real/train/a.mp4', 'real/b.mp4'], 'real/b.mp4 is in none of'),
+    (['notes.txt'], 'no video below'),
+  ],
+)
+def test_a_folder_that_does_not_say_enough_is_an_error(tmp_path, paths, says):
+  _touch(tmp_path, *paths)
+  with pytest.raises(ValueError, match=says):
+    catalogue.list_videos(tmp_path, 'mine')
+
+
+def test_a_missing_root_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match='no folder'):
+    catalogue.list_videos(tmp_path / 'absent', 'mine')
+
+
+def test_a_list_gives_persons_methods_and_stretches(tmp_path):
+  list_file = tmp_path / 'list.csv'
+  list_file.write_text(
+    'path,label,split,identity,method,start,end\n'
+    'long.mp4,real,train,ann,,0,100\n'
+    'long.mp4,real,val,ann,,120,\n'
+    'swap.mp4,FAKE,val,bob,FaceSwap,,\n'
+  )
+  first, second, fake = catalogue.list_videos(tmp_path, 'mine', list_file)
+  assert (first.start, first.end, first.split) == (0, 100, 'train')
+  assert (second.start, second.end, second.identity) == (120, None, 'ann')
+  assert (fake.label, fake.method, fake.video_id) == (1, 'FaceSwap', 'swap.mp4')
+  assert first.video_id != second.video_id
+
+
+@pytest.mark.parametrize(
+  ('text', 'says'),
+  [
+    ('file,label\na.mp4,real\n', 'it needs path and label'),
+    ('path,label\na.mp4,genuine\n', 'line 2: label is .genuine.'),
+    ('path,label,split\na.mp4,real,dev\n', 'split is .dev.'),
+    ('path,label\n../a.mp4,real\n', 'not below the root'),
+    ('path,label,start,end\na.mp4,real,9,5\n', 'frames 9 to 5 are none'),
+    ('path,label,start\na.mp4,real,x\n', 'are frame numbers'),
+    ('path,label\na.mp4,real\na.mp4,fake\n', 'listed twice'),
+    ('path,label\n', 'lists no video'),
+  ],
+)
+def test_a_wrong_list_is_an_error_that_names_the_fault(tmp_path, text, says):
+  list_file = tmp_path / 'list.csv'
+  list_file.write_text(text)
+  with pytest.raises(ValueError, match=says):
+    catalogue.list_videos(tmp_path, 'mine', list_file)
+
+
+def test_a_person_stays_on_one_side_of_the_split():
+  videos = [
+    _video(f'{person}-{i}.mp4', identity=person)
+    for person in 'abcdefghijklmnop'
+    for i in range(3)
+  ]
+  split = catalogue.assign_splits(videos, 0.3)
+  sides = {(v.identity, v.split) for v in split}
+  assert len(sides) == 16
+  assert {side for _, side in sides} == {'train', 'val'}
+
+
+def test_the_split_stays_when_videos_are_added():
+  few = [_video(f'{i}.mp4') for i in range(40)]
+  more = few + [_video(f'new{i}.mp4') for i in range(40)]
+  before = {v.path: v.split for v in catalogue.assign_splits(few, 0.2)}
+  after = {v.path: v.split for v in catalogue.assign_splits(more, 0.2)}
+  assert {path: after[path] for path in before} == before
+  assert 2 <= sum(split == 'val' for split in before.values()) <= 16
+
+
+@pytest.mark.parametrize('val_fraction', [0.001, 0.999])
+def test_two_videos_give_one_to_each_side(val_fraction):
+  split = catalogue.assign_splits([_video('a'), _video('b')], val_fraction)
+  assert {v.split for v in split} == {'train', 'val'}
+
+
+def test_given_splits_are_kept():
+  videos = (_video('a', split='test'), _video('b', split='train'))
+  assert catalogue.assign_splits(videos, 0.5) == videos
+
+
+def test_a_single_video_is_cut_in_time_with_a_gap():
+  train, val = catalogue.split_in_time(_video('a.mp4'), 400)
+  assert (train.start, train.end, train.split) == (0, 300, 'train')
+  assert (val.start, val.end, val.split) == (310, 400, 'val')
+  assert len({train.video_id, val.video_id, 'a.mp4'}) == 3
+
+
+def test_fakes_without_a_split_are_kept_from_training():
+  videos = [_video(name) for name in 'abcd']
+  fakes = [dataclasses.replace(_video(f'f{n}'), label=1) for n in 'abcd']
+  split = catalogue.assign_splits([*videos, *fakes], 0.3)
+  assert {v.split for v in split if v.label} == {'val'}
+  assert {v.split for v in split if not v.label} == {'train', 'val'}
