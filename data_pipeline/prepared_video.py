@@ -166,6 +166,7 @@ def _record(
     landmarks=clip.landmarks,
     boxes=clip.boxes,
     frame_indices=clip.frame_indices,
+    times=np.full(len(clip.frames), np.nan, np.float32),  # not known yet
     fps=stream.fps,
     label=video.label,
     dataset=video.dataset,

@@ -34,7 +34,10 @@ class FaceVideos(  # type: ignore[call-arg]  # TFDS's own, untyped keyword
   name = 'face_videos'  # replaced by the dataset's own name per instance
   code_path = None  # no checksums beside the code: nothing is downloaded
   VERSION = tfds.core.Version(records_lib.VERSION)
-  RELEASE_NOTES = {'1.0.0': 'First release.'}  # noqa: RUF012 TFDS's name
+  RELEASE_NOTES = {  # noqa: RUF012 TFDS's name
+    '1.0.0': 'First release.',
+    '1.1.0': 'The time of every frame.',
+  }
   BUILDER_CONFIGS = [  # noqa: RUF012 TFDS's name
     tfds.core.BuilderConfig(
       name='consecutive', description='The first frames (training).'
@@ -74,6 +77,12 @@ class FaceVideos(  # type: ignore[call-arg]  # TFDS's own, untyped keyword
       ),
       'frame_indices': tfds.features.Tensor(
         shape=(None,), dtype=np.int32, doc='position in the source video'
+      ),
+      # float32 is what an Example holds; 0.2 ms apart after an hour.
+      'times': tfds.features.Tensor(
+        shape=(None,),
+        dtype=np.float32,
+        doc='seconds from the first frame of the video; NaN where unknown',
       ),
     }
     return tfds.core.DatasetInfo(

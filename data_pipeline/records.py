@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-VERSION = '1.0.0'
+VERSION = '1.1.0'
 RULES = ('consecutive', 'uniform')
 SPLITS = ('train', 'val', 'test')
 CROP_SIZE = 256  # px (METHOD 1.1)
@@ -81,6 +81,7 @@ class VideoRecord:
   landmarks: Float32[np.ndarray, 'n 81 2']
   boxes: Float32[np.ndarray, 'n 4']
   frame_indices: Int32[np.ndarray, 'n']
+  times: Float32[np.ndarray, 'n']  # s from the video's first frame, or NaN
   fps: float
   label: int
   dataset: str
@@ -135,14 +136,23 @@ def open_records(
   """Opens one split of a prepared dataset.
 
   Raises:
-    ValueError: no such dataset, rule or split, with the command that makes it.
+    ValueError: no such dataset, rule or split, or records of another version
+      only, with the command that makes it.
   """
   folder = dataset_dir(data_root, dataset, rule)
   if not (folder / 'dataset_info.json').is_file():
+    others = sorted(
+      path.parent.name for path in folder.parent.glob('*/dataset_info.json')
+    )
+    found = (
+      f'{folder.parent} holds records of version {", ".join(others)}, this'
+      f' release reads {VERSION}; make them anew'
+      if others
+      else f'no prepared dataset in {folder}; make it'
+    )
     raise ValueError(
-      f'no prepared dataset in {folder}; make it with `python -m '
-      f'data_pipeline.prepare --root VIDEOS --out {data_root} '
-      f'--dataset {dataset} --rule {rule}`'
+      f'{found} with `python -m data_pipeline.prepare --root VIDEOS --out'
+      f' {data_root} --dataset {dataset} --rule {rule}`'
     )
   builder = tfds.builder_from_directory(os.fspath(folder))
   if split not in builder.info.splits:
@@ -242,6 +252,7 @@ class Records:
         frame_indices=np.asarray(
           fields['frame_indices'].int64_list.value, np.int32
         ),
+        times=_floats(fields['times']),
         fps=info.fps,
         label=info.label,
         dataset=_text(fields['dataset']),

@@ -94,7 +94,7 @@ class Staging:
 
 def save_record(path: pathlib.Path, record: records.VideoRecord) -> None:
   """Writes one finished video to a file of its own, whole or not at all."""
-  arrays = ('landmarks', 'boxes', 'frame_indices')
+  arrays = ('landmarks', 'boxes', 'frame_indices', 'times')
   texts = {
     field.name: getattr(record, field.name)
     for field in dataclasses.fields(record)
@@ -125,5 +125,6 @@ def load_record(path: pathlib.Path) -> records.VideoRecord:
       landmarks=stored['landmarks'],
       boxes=stored['boxes'],
       frame_indices=stored['frame_indices'],
+      times=stored['times'],
       **json.loads(str(stored['texts'])),
     )

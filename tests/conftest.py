@@ -84,6 +84,7 @@ def make_video(
     landmarks=np.stack(points),
     boxes=np.tile(np.float32([64, 32, 192, 224]), (num_frames, 1)),
     frame_indices=np.arange(num_frames, dtype=np.int32),
+    times=np.arange(num_frames, dtype=np.float32) / 25,
     fps=25.0,
     label=label,
     dataset='demo',

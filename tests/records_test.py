@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -28,6 +29,7 @@ def make_record(
     landmarks=rng.uniform(0, 256, (num_frames, 81, 2)).astype(np.float32),
     boxes=rng.uniform(0, 99, (num_frames, 4)).astype(np.float32),
     frame_indices=np.arange(0, 3 * num_frames, 3, dtype=np.int32),
+    times=3600 + rng.uniform(0, 9, num_frames).astype(np.float32),
     fps=29.97,
     label=label,
     dataset='mine',
@@ -79,7 +81,7 @@ def test_what_was_written_is_read(written, train):
       'provenance',
     ):
       assert getattr(stored, field) == getattr(expected, field)
-    for field in ('landmarks', 'boxes', 'frame_indices'):
+    for field in ('landmarks', 'boxes', 'frame_indices', 'times'):
       np.testing.assert_array_equal(
         getattr(stored, field), getattr(expected, field)
       )
@@ -182,6 +184,18 @@ def test_what_is_not_there_is_named_with_the_fix(
     records.open_records(written, dataset, rule, split)
 
 
+def test_records_of_another_version_are_refused_with_the_command(tmp_path):
+  folder = write_example(tmp_path)
+  folder.rename(folder.with_name('1.0.0'))
+  with pytest.raises(
+    ValueError,
+    match=rf'version 1\.0\.0, .* reads {re.escape(records.VERSION)}; make them'
+    r' anew with `python -m data_pipeline\.prepare .*--dataset mine',
+  ) as error:
+    records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  assert '\n' not in str(error.value)
+
+
 def test_a_fingerprint_tells_other_videos_or_lengths_apart(train):
   def fingerprint(*videos):
     return records.Records(('file',), (len(videos),), videos).fingerprint()
@@ -278,7 +292,10 @@ def test_a_staged_record_comes_back_whole(tmp_path):
   loaded = staging.load_record(tmp_path / 'a.npz')
   assert loaded.frames == record.frames
   assert loaded.info == record.info
-  np.testing.assert_array_equal(loaded.landmarks, record.landmarks)
+  for field in ('landmarks', 'boxes', 'frame_indices', 'times'):
+    np.testing.assert_array_equal(
+      getattr(loaded, field), getattr(record, field)
+    )
   assert [path.name for path in tmp_path.iterdir()] == ['a.npz']
 
 

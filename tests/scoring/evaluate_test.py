@@ -45,6 +45,7 @@ def make_record(name, num_frames, label=0, method=''):
     landmarks=_landmarks(num_frames),
     boxes=np.tile(np.float32([40, 40, 200, 200]), (num_frames, 1)),
     frame_indices=np.arange(num_frames, dtype=np.int32),
+    times=np.arange(num_frames, dtype=np.float32) / 25,
     fps=25.0,
     label=label,
     dataset='faces',
