@@ -66,7 +66,7 @@ def test_every_field_is_read_somewhere():
   source = '\n'.join(
     path.read_text()
     for package in ('data_pipeline', 'stormer_jax')
-    for path in (ROOT / package).glob('*.py')
+    for path in (ROOT / package).rglob('*.py')
   )
   config = base.get_config()
   unread = [
