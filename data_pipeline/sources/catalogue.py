@@ -36,6 +36,9 @@ class Video:
     method: how the fake was made; '' where unknown or real.
     start: first frame.
     end: frame after the last; None for the end of the file.
+    group: videos that are compared with each other alone; '' where all are.
+    pair: path of the real video that a fake was made from; '' where unknown.
+    is_crop: whether its frames are cut-out faces already.
   """
 
   path: str
@@ -47,6 +50,9 @@ class Video:
   method: str = ''
   start: int = 0
   end: int | None = None
+  group: str = ''
+  pair: str = ''
+  is_crop: bool = False
 
 
 def list_videos(
@@ -141,12 +147,13 @@ def split_in_time(
   cut = end - round(length * val_fraction)
   gap = round(length * val_fraction * 0.1)
   return (
-    _stretch(video, 'train', video.start, cut),
-    _stretch(video, 'val', min(cut + gap, end), end),
+    stretch(video, 'train', video.start, cut),
+    stretch(video, 'val', min(cut + gap, end), end),
   )
 
 
-def _stretch(video: Video, split: str, start: int, end: int) -> Video:
+def stretch(video: Video, split: str, start: int, end: int) -> Video:
+  """The frames [start, end) of a video, as a video of its own."""
   return dataclasses.replace(
     video,
     video_id=_video_id(video.path, start, end),
