@@ -17,7 +17,7 @@ import numpy as np
 from data_pipeline import clips, pipeline
 from data_pipeline import records as records_lib
 from stormer_jax import losses, sharding, steps
-from stormer_jax.scoring import metrics
+from stormer_jax.scoring import bootstrap
 
 
 class Validation:
@@ -117,16 +117,17 @@ def summarize(columns: dict[str, np.ndarray]) -> dict[str, float]:
   units = np.unique(unit)
   video_logits = np.array([columns['logits'][unit == u].mean() for u in units])
   figures = {'val/clips': float(len(label))}
-  for name, labels, logits, groups in (
+  for name, labels, logits, clusters in (
     ('video', units % 2, video_logits, units // 2),
     ('clip', label, columns['logits'], columns['video']),
   ):
-    estimates = metrics.estimates(
+    estimates = bootstrap.estimates(
       labels,
       logits.astype(np.float64),
       threshold=0.0,
+      names=('auc', 'accuracy'),
       num_bootstrap=1000,
-      groups=groups,
+      clusters=clusters,
     )
     auc, accuracy = estimates['auc'], estimates['accuracy']
     figures[f'val/{name}_auc'] = auc.value

@@ -30,7 +30,7 @@ from data_pipeline import clips
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
-from stormer_jax.scoring import clip_scorer, metrics, report
+from stormer_jax.scoring import aggregation, bootstrap, clip_scorer, report
 from stormer_jax.scoring import journal as journal_lib
 
 _LOG_SECONDS = 15.0
@@ -303,7 +303,7 @@ def _rows(
           f'the detector answers {values} to the clips of video '
           f'{video.video_id}: the weights are damaged'
         )
-      mean, score = metrics.video_scores(values, np.zeros(count, int), 1)
+      mean, score = aggregation.video_scores(values, np.zeros(count, int), 1)
       rows.append(
         report.VideoScore(
           video_id=video.video_id,
@@ -355,15 +355,16 @@ def _scores(
 
 def _estimates(
   rows: list[report.VideoScore], *, options: EvalConfig, paired: bool
-) -> dict[str, metrics.Estimate]:
+) -> dict[str, bootstrap.Estimate]:
   names = [row.video_id for row in rows]
-  groups = np.unique(names, return_inverse=True)[1] if paired else None
-  return metrics.estimates(
+  clusters = np.unique(names, return_inverse=True)[1] if paired else None
+  return bootstrap.estimates(
     np.array([row.label for row in rows], int),
     np.array([row.score for row in rows], float),
     threshold=options.threshold,
+    names=report.FIGURES,
     num_bootstrap=options.num_bootstrap,
-    groups=groups,
+    clusters=clusters,
   )
 
 

@@ -1,176 +1,185 @@
-"""Figures of merit over videos, on the host in NumPy.
+"""Figures of merit, on the host in NumPy: exact, and aware of ties.
 
 Enter: one label (0 real, 1 fake) and one score (higher means more fake) per
-video. Leave: AUC, average precision, equal error rate and accuracy, all in
-[0, 1], each with a 95 % interval. What cannot be measured is nan with a reason,
-never a number. METHOD section 9 scores a video, section 12 says how wide an
-interval to expect.
+video, and weights, one row for each resample. Leave: figures in [0, 1], one
+for each row. All of them are functions of a `Curve`, the weight of real and of
+fake at each distinct score, so that a bootstrap sorts the videos once.
+docs/evaluation.md defines every figure; `bootstrap` gives them intervals.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+import functools
+import types
 
 from jaxtyping import Bool, Float, Int
 import numpy as np
 
-# A resample is a row of weights; so many weights are handled at a time.
-_CHUNK = 4_000_000
+ECE_BINS = 15  # of equal width (Guo et al., arXiv 1706.04599)
+PARTIAL_AUC_FPR = 0.1  # the part of the ROC curve that `partial_auc` is of
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-  """A figure and its 95 % interval; nan where undefined, `note` says why."""
+class Curve:
+  """Weight of real and of fake at each distinct score, highest score first.
 
-  value: float
-  low: float
-  high: float
-  note: str = ''
-
-
-def video_scores(
-  clip_logits: Float[np.ndarray, 'clips'],
-  video_index: Int[np.ndarray, 'clips'],
-  num_videos: int,
-) -> tuple[Float[np.ndarray, 'v'], Float[np.ndarray, 'v']]:
-  """Averages clip logits per video; the order of the clips is of no effect.
-
-  Returns:
-    The mean logit of each video and its sigmoid, the probability of fake;
-    both nan for a video without clips. METHOD section 9.
+  Attributes:
+    scores: The distinct scores, falling.
+    real: Weight of the real videos at each of them, a row a resample.
+    fake: Likewise.
   """
-  if clip_logits.size and not 0 <= video_index.min() <= video_index.max() < (
-    num_videos
+
+  scores: Float[np.ndarray, 'u']
+  real: Float[np.ndarray, 'b u']
+  fake: Float[np.ndarray, 'b u']
+
+  @functools.cached_property
+  def alarms(self) -> Float[np.ndarray, 'b u']:
+    """Weight of real videos at or above each score."""
+    return np.cumsum(self.real, axis=1)
+
+  @functools.cached_property
+  def hits(self) -> Float[np.ndarray, 'b u']:
+    """Weight of fake videos at or above each score."""
+    return np.cumsum(self.fake, axis=1)
+
+  @functools.cached_property
+  def fpr(self) -> Float[np.ndarray, 'b points']:
+    """False-positive rate of the ROC curve's points, from 0 to 1."""
+    return _rate(self.alarms)
+
+  @functools.cached_property
+  def tpr(self) -> Float[np.ndarray, 'b points']:
+    """True-positive rate of the ROC curve's points, from 0 to 1."""
+    return _rate(self.hits)
+
+
+Figure = Callable[[Curve], Float[np.ndarray, 'b']]
+
+
+class Ranking:
+  """The order of the videos by score; weights in, `Curve` out."""
+
+  def __init__(
+    self, labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
   ):
-    raise ValueError(
-      f'video_index runs from {video_index.min()} to {video_index.max()}; '
-      f'expected 0 to {num_videos - 1}'
+    check(labels, scores)
+    self._order = np.argsort(-scores, kind='stable')
+    ordered = np.asarray(scores, np.float64)[self._order]
+    self._starts = np.flatnonzero(
+      np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]
     )
-  # Sorted within a video, so that a sum does not depend on the clip order.
-  order = np.lexsort((clip_logits, video_index))
-  total = np.bincount(
-    video_index[order],
-    weights=clip_logits[order].astype(np.float64),
-    minlength=num_videos,
+    self._scores = ordered[self._starts]
+    self._fake: Bool[np.ndarray, 'n'] = labels[self._order] == 1
+
+  def __call__(self, weights: Float[np.ndarray, 'b n']) -> Curve:
+    """Adds up the weights at each distinct score."""
+    fake = weights[:, self._order]
+    real = fake * ~self._fake
+    fake *= self._fake
+    if len(self._starts) < len(self._order):
+      fake = np.add.reduceat(fake, self._starts, axis=1)
+      real = np.add.reduceat(real, self._starts, axis=1)
+    return Curve(self._scores, real, fake)
+
+
+def curve(
+  labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
+) -> Curve:
+  """The one curve of all videos, each with weight 1."""
+  return Ranking(labels, scores)(np.ones((1, len(labels))))
+
+
+def figures(
+  threshold: float = 0.5, *, strict: bool = False
+) -> Mapping[str, Figure]:
+  """Every figure by its name, in the order of the tables.
+
+  Args:
+    threshold: Score from which a video is called fake.
+    strict: Whether a score equal to the threshold is called real, as
+      DeepfakeBench does.
+  """
+  at = functools.partial(_confusion, threshold=threshold, strict=strict)
+  return types.MappingProxyType(
+    {
+      'auc': _auc,
+      'average_precision': _average_precision,
+      'average_precision_macro': _average_precision_macro,
+      'eer': _eer,
+      'eer_vertex': _eer_vertex,
+      'eer_threshold': _eer_threshold,
+      'tpr_at_1_fpr': functools.partial(_tpr_at, fpr=0.01),
+      'tpr_at_5_fpr': functools.partial(_tpr_at, fpr=0.05),
+      'partial_auc': _partial_auc,
+      'accuracy': lambda curve: _accuracy(*at(curve)),
+      'balanced_accuracy': lambda curve: _balanced_accuracy(*at(curve)),
+      'f1': lambda curve: _f1(*at(curve)),
+      'fpr': lambda curve: _share(at(curve)[1], at(curve)[2]),
+      'tpr': lambda curve: _share(at(curve)[3], at(curve)[0]),
+      'ece': _ece,
+      'brier': _brier,
+    }
   )
-  count = np.bincount(video_index, minlength=num_videos)
-  logits = np.full(num_videos, np.nan)
-  np.divide(total, count, out=logits, where=count > 0)
-  return logits, sigmoid(logits)
+
+
+TITLES: Mapping[str, str] = types.MappingProxyType(
+  {
+    'auc': 'AUC',
+    'average_precision': 'AP',
+    'average_precision_macro': 'AP macro',
+    'eer': 'EER',
+    'eer_vertex': 'EER vertex',
+    'eer_threshold': 'EER least max',
+    'tpr_at_1_fpr': 'TPR at 1 % FPR',
+    'tpr_at_5_fpr': 'TPR at 5 % FPR',
+    'partial_auc': 'partial AUC',
+    'accuracy': 'accuracy',
+    'balanced_accuracy': 'balanced accuracy',
+    'f1': 'F1',
+    'fpr': 'FPR',
+    'tpr': 'TPR',
+    'ece': 'ECE',
+    'brier': 'Brier',
+    'coverage': 'coverage',
+  }
+)
+# Of these a lower value is the better one.
+LOWER_IS_BETTER = frozenset(
+  {'eer', 'eer_vertex', 'eer_threshold', 'fpr', 'ece', 'brier'}
+)
+# These are defined where one class is missing; these for probabilities only.
+OF_ANY_CLASS = frozenset({'accuracy', 'ece', 'brier'})
+OF_PROBABILITIES = frozenset({'ece', 'brier'})
+
+
+def single(
+  name: str,
+  labels: Int[np.ndarray, 'n'],
+  scores: Float[np.ndarray, 'n'],
+  threshold: float = 0.5,
+) -> float:
+  """Computes one figure of `figures`; nan where `undefined` has a reason."""
+  check(labels, scores)
+  if undefined(name, labels, scores):
+    return float('nan')
+  return float(figures(threshold)[name](curve(labels, scores))[0])
+
+
+def auc(labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']) -> float:
+  """Computes the area under the ROC curve: exact, a tie counts one half."""
+  return single('auc', labels, scores)
 
 
 def sigmoid(logits: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
   """Computes 1 / (1 + exp(-x)) in float64 without overflow."""
   logits = np.asarray(logits, np.float64)
   small = np.exp(-np.abs(logits))
-  return np.where(logits >= 0, 1.0, small) / (1.0 + small)
+  return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small))
 
 
-def auc(labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']) -> float:
-  """Computes the area under the ROC curve: exact, a tie counts one half.
-
-  nan if a class is missing, as in `average_precision` and `eer`.
-  """
-  return _single(_auc, labels, scores)
-
-
-def average_precision(
-  labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
-) -> float:
-  """Computes the sum of precision times recall step; fake is positive."""
-  return _single(_average_precision, labels, scores)
-
-
-def eer(labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']) -> float:
-  """Computes the error rate where false alarms equal misses.
-
-  The ROC curve is linear between its points, so such a place exists.
-  """
-  return _single(_eer, labels, scores)
-
-
-def accuracy(
-  labels: Int[np.ndarray, 'n'],
-  scores: Float[np.ndarray, 'n'],
-  threshold: float = 0.5,
-) -> float:
-  """Computes the share of right answers when score >= threshold says fake."""
-  if not len(labels):
-    return float('nan')
-  return float(np.mean((scores >= threshold) == (labels == 1)))
-
-
-def estimates(
-  labels: Int[np.ndarray, 'n'],
-  scores: Float[np.ndarray, 'n'],
-  *,
-  threshold: float,
-  num_bootstrap: int,
-  seed: int = 0,
-  groups: Int[np.ndarray, 'n'] | None = None,
-) -> dict[str, Estimate]:
-  """Computes every figure with its interval.
-
-  The interval is the range between the 2.5th and 97.5th percentile over
-  resamples of the videos. Resampling keeps the number of each class, and keeps
-  videos of one group together (a real video and its pseudo-fake are no
-  independent witnesses).
-
-  Args:
-    labels: 0 real, 1 fake, of the videos that have a score.
-    scores: Finite, higher is more fake; a probability for the accuracy.
-    threshold: Score from which a video is called fake.
-    num_bootstrap: Number of resamples; 0 for no intervals.
-    seed: The same seed gives the same interval.
-    groups: Equal numbers mark videos drawn together; None: each on its own.
-
-  Returns:
-    'auc', 'average_precision', 'eer' and 'accuracy', in this order.
-
-  Raises:
-    ValueError: If a label is neither 0 nor 1, or a score is not finite.
-  """
-  _check(labels, scores)
-  groups = np.arange(len(labels)) if groups is None else groups
-  reason = _undefined(labels)
-  correct = (scores >= threshold) == (labels == 1)
-  mass = _Mass(labels, scores)
-  figures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    'auc': lambda w: _auc(*mass(w)),
-    'average_precision': lambda w: _average_precision(*mass(w)),
-    'eer': lambda w: _eer(*mass(w)),
-    'accuracy': lambda w: w @ correct.astype(np.float64) / w.sum(1),
-  }
-  ones = np.ones((1, len(labels)))
-  if reason:
-    values = {name: np.full(1, np.nan) for name in figures}
-    if len(labels):
-      values['accuracy'] = figures['accuracy'](ones)
-  else:
-    values = {name: figure(ones) for name, figure in figures.items()}
-
-  narrow = _too_few(labels, groups)
-  if num_bootstrap and len(labels) and not narrow:
-    names = ['accuracy'] if reason else list(figures)
-    draws = _bootstrap(figures, names, labels, groups, num_bootstrap, seed)
-  else:
-    draws = {}
-
-  result = {}
-  for name in figures:
-    value, low, high, note = float(values[name][0]), np.nan, np.nan, ''
-    if np.isnan(value):
-      note = reason
-    elif name in draws:
-      low, high = np.percentile(draws[name], [2.5, 97.5])
-      if low == high:
-        note = 'every resample gives the same: the interval says too little'
-    elif narrow:
-      note = narrow
-    result[name] = Estimate(value, float(low), float(high), note)
-  return result
-
-
-def _check(labels: np.ndarray, scores: np.ndarray) -> None:
+def check(labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']) -> None:
+  """Raises ValueError where a label is not 0 or 1 or a score not finite."""
   if not np.isin(labels, (0, 1)).all():
     raise ValueError(
       f'labels hold {sorted(set(labels.tolist()))}; expected 0 (real) and '
@@ -183,120 +192,164 @@ def _check(labels: np.ndarray, scores: np.ndarray) -> None:
     )
 
 
-def _undefined(labels: np.ndarray) -> str:
-  """Says which class is missing, '' if none."""
-  num_fake = int(labels.sum())
+def undefined(
+  name: str, labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
+) -> str:
+  """Says why a figure cannot be measured on these videos; '' if it can."""
   if not len(labels):
     return 'no video has a score'
-  if num_fake == 0:
+  if name in OF_PROBABILITIES and (scores.min() < 0 or scores.max() > 1):
+    return 'the scores are not probabilities'
+  num_fake = int(np.sum(labels))
+  if name not in OF_ANY_CLASS and num_fake == 0:
     return 'no fake video has a score'
-  if num_fake == len(labels):
+  if name not in OF_ANY_CLASS and num_fake == len(labels):
     return 'no real video has a score'
   return ''
 
 
-def _too_few(labels: np.ndarray, groups: np.ndarray) -> str:
-  """Says where there is nothing to resample, '' if nowhere."""
-  for kind in _strata(labels, groups):
-    if len(kind) < 2:
-      return 'no interval: only one video of its kind to draw from'
-  return ''
+def _rate(counts: np.ndarray) -> np.ndarray:
+  rate = np.zeros((len(counts), counts.shape[1] + 1))
+  np.divide(counts, counts[:, -1:], out=rate[:, 1:])
+  return rate
 
 
-def _strata(labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-  """Splits the groups by what they hold: (number real, number fake)."""
-  ids, position = np.unique(groups, return_inverse=True)
-  fake = np.bincount(position, weights=labels, minlength=len(ids))
-  real = np.bincount(position, minlength=len(ids)) - fake
-  _, kind = np.unique(np.stack([real, fake]), axis=1, return_inverse=True)
-  kind = kind.reshape(-1)
-  return [np.flatnonzero(kind == k) for k in range(kind.max(initial=-1) + 1)]
+def _auc(curve: Curve) -> Float[np.ndarray, 'b']:
+  wins = np.einsum('bu,bu->b', curve.real, curve.hits - 0.5 * curve.fake)
+  return wins / (curve.alarms[:, -1] * curve.hits[:, -1])
 
 
-def _bootstrap(
-  figures: dict[str, Callable[[np.ndarray], np.ndarray]],
-  names: list[str],
-  labels: np.ndarray,
-  groups: np.ndarray,
-  num_bootstrap: int,
-  seed: int,
-) -> dict[str, np.ndarray]:
-  """Computes the named figures on resamples: [num_bootstrap] each."""
-  ids, position = np.unique(groups, return_inverse=True)
-  strata = _strata(labels, groups)
-  generators = np.random.default_rng(seed).spawn(len(strata))
-  draws: dict[str, list[np.ndarray]] = {name: [] for name in names}
-  step = max(1, _CHUNK // len(labels))
-  for start in range(0, num_bootstrap, step):
-    rows = min(step, num_bootstrap - start)
-    counts = np.zeros((rows, len(ids)))
-    for rng, members in zip(generators, strata, strict=True):
-      m = len(members)
-      counts[:, members] = rng.multinomial(m, np.full(m, 1 / m), size=rows)
-    weights = counts[:, position.reshape(-1)]
-    for name in names:
-      draws[name].append(figures[name](weights))
-  return {name: np.concatenate(parts) for name, parts in draws.items()}
+def _average_precision(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The sum of precision times recall step; fake is positive."""
+  return _precision_area(curve.hits, curve.alarms, curve.fake)
 
 
-class _Mass:
-  """Weight of real and of fake at each distinct score, highest score first."""
-
-  def __init__(
-    self, labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
-  ):
-    self._order = np.argsort(-scores, kind='stable')
-    ordered = scores[self._order]
-    self._starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    self._fake: Bool[np.ndarray, 'n'] = labels[self._order] == 1
-
-  def __call__(
-    self, weights: Float[np.ndarray, 'b n']
-  ) -> tuple[Float[np.ndarray, 'b u'], Float[np.ndarray, 'b u']]:
-    ordered = weights[:, self._order]
-    fake = np.add.reduceat(ordered * self._fake, self._starts, axis=1)
-    real = np.add.reduceat(ordered * ~self._fake, self._starts, axis=1)
-    return real, fake
+def _average_precision_macro(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The mean of the average precision of fake and of that of real."""
+  # Real is what scores at or below: the other end of the order.
+  real = curve.alarms[:, -1:] - curve.alarms + curve.real
+  fake = curve.hits[:, -1:] - curve.hits + curve.fake
+  of_real = _precision_area(real, fake, curve.real)
+  return (_average_precision(curve) + of_real) / 2
 
 
-def _single(
-  figure: Callable[[np.ndarray, np.ndarray], np.ndarray],
-  labels: np.ndarray,
-  scores: np.ndarray,
-) -> float:
-  _check(labels, scores)
-  if _undefined(labels):
-    return float('nan')
-  return float(figure(*_Mass(labels, scores)(np.ones((1, len(labels)))))[0])
-
-
-def _auc(
-  real: Float[np.ndarray, 'b u'], fake: Float[np.ndarray, 'b u']
-) -> Float[np.ndarray, 'b']:
-  num_fake_above = np.cumsum(fake, axis=1) - fake
-  wins = np.sum(real * (num_fake_above + 0.5 * fake), axis=1)
-  return wins / (real.sum(1) * fake.sum(1))
-
-
-def _average_precision(
-  real: Float[np.ndarray, 'b u'], fake: Float[np.ndarray, 'b u']
-) -> Float[np.ndarray, 'b']:
-  hits = np.cumsum(fake, axis=1)
-  named = hits + np.cumsum(real, axis=1)
+def _precision_area(
+  right: np.ndarray, wrong: np.ndarray, step: np.ndarray
+) -> np.ndarray:
   # A score that the resample left out adds nothing, nor divides by zero.
-  precision = hits / np.maximum(named, np.finfo(np.float64).tiny)
-  return np.sum(precision * fake, axis=1) / hits[:, -1]
+  precision = right / np.maximum(right + wrong, np.finfo(np.float64).tiny)
+  return np.einsum('bu,bu->b', precision, step) / step.sum(1)
 
 
-def _eer(
-  real: Float[np.ndarray, 'b u'], fake: Float[np.ndarray, 'b u']
-) -> Float[np.ndarray, 'b']:
-  start = np.zeros((len(real), 1))
-  alarms = np.hstack([start, np.cumsum(real, 1) / real.sum(1, keepdims=True)])
-  misses = np.hstack([start, np.cumsum(fake, 1) / fake.sum(1, keepdims=True)])
-  misses = 1.0 - misses
-  gap = misses - alarms  # falls from 1 to -1 along the curve
+def _eer(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The error rate where false alarms equal misses on the joined ROC curve."""
+  gap = 1.0 - curve.tpr - curve.fpr  # falls from 1 to -1 along the curve
   after = np.argmax(gap <= 0, axis=1)[:, None]
   a, b = (np.take_along_axis(gap, i, 1) for i in (after - 1, after))
-  x, y = (np.take_along_axis(alarms, i, 1) for i in (after - 1, after))
+  x, y = (np.take_along_axis(curve.fpr, i, 1) for i in (after - 1, after))
   return (x + (y - x) * a / (a - b))[:, 0]
+
+
+def _eer_vertex(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The false-positive rate at the vertex nearest to equal error rates.
+
+  The vertices are those of scikit-learn's `roc_curve`, which leaves out points
+  between two equal steps, as DeepfakeBench calls it.
+  """
+  return np.array(
+    [
+      _nearest_vertex(alarms, hits)
+      for alarms, hits in zip(curve.alarms, curve.hits, strict=True)
+    ]
+  )
+
+
+def _nearest_vertex(alarms: np.ndarray, hits: np.ndarray) -> float:
+  new = np.diff(alarms + hits, prepend=0.0) > 0  # what the resample drew
+  alarms, hits = alarms[new], hits[new]
+  bend = np.ones(len(alarms), bool)
+  if len(alarms) > 2:
+    bend[1:-1] = (np.diff(alarms, 2) != 0) | (np.diff(hits, 2) != 0)
+  fpr = np.r_[0.0, alarms[bend]] / alarms[-1]
+  tpr = np.r_[0.0, hits[bend]] / hits[-1]
+  return fpr[np.argmin(np.abs((1 - tpr) - fpr))]
+
+
+def _eer_threshold(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The least of max(FPR, FNR) over the scores as thresholds."""
+  worse = np.maximum(curve.fpr[:, 1:], 1.0 - curve.tpr[:, 1:])
+  return worse.min(axis=1)
+
+
+def _tpr_at(curve: Curve, *, fpr: float) -> Float[np.ndarray, 'b']:
+  """The true-positive rate at a false-positive rate on the joined curve."""
+  last = np.sum(curve.fpr <= fpr, axis=1)[:, None] - 1
+  after = np.minimum(last + 1, curve.fpr.shape[1] - 1)
+  x, y = (np.take_along_axis(curve.fpr, i, 1) for i in (last, after))
+  low, high = (np.take_along_axis(curve.tpr, i, 1) for i in (last, after))
+  share = np.divide(fpr - x, y - x, out=np.zeros_like(x), where=y > x)
+  return (low + (high - low) * share)[:, 0]
+
+
+def _partial_auc(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The area up to an FPR of 0.1, 0.5 for chance and 1 for all (McClish)."""
+  most = PARTIAL_AUC_FPR
+  x = np.minimum(curve.fpr, most)
+  width = np.diff(x, axis=1)
+  area = np.einsum('bu,bu->b', width, (curve.tpr[:, 1:] + curve.tpr[:, :-1]))
+  area /= 2
+  # The step that crosses the edge ends there, at the height it has there.
+  last = np.sum(curve.fpr <= most, axis=1)[:, None] - 1
+  after = np.minimum(last + 1, curve.fpr.shape[1] - 1)
+  edge = most - np.take_along_axis(curve.fpr, last, 1)[:, 0]
+  too_high = np.take_along_axis(curve.tpr, after, 1)[:, 0] - _tpr_at(
+    curve, fpr=most
+  )
+  area -= edge * too_high / 2
+  least = most**2 / 2
+  return (1 + (area - least) / (most - least)) / 2
+
+
+def _confusion(
+  curve: Curve, *, threshold: float, strict: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Weights of fake, of false alarms, of real and of hits."""
+  above = curve.scores > threshold if strict else curve.scores >= threshold
+  count = int(above.sum())
+  zero = np.zeros(len(curve.real))
+  alarms = curve.alarms[:, count - 1] if count else zero
+  hits = curve.hits[:, count - 1] if count else zero
+  return curve.hits[:, -1], alarms, curve.alarms[:, -1], hits
+
+
+def _accuracy(fake, alarms, real, hits) -> Float[np.ndarray, 'b']:
+  return (hits + real - alarms) / (fake + real)
+
+
+def _balanced_accuracy(fake, alarms, real, hits) -> Float[np.ndarray, 'b']:
+  return (hits / fake + 1 - alarms / real) / 2
+
+
+def _f1(fake, alarms, real, hits) -> Float[np.ndarray, 'b']:
+  del real
+  return 2 * hits / (fake + hits + alarms)
+
+
+def _share(part, whole) -> Float[np.ndarray, 'b']:
+  return part / whole
+
+
+def _ece(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The mean over bins of |share of fakes - mean score|, by their weight."""
+  upper = np.ceil(curve.scores * ECE_BINS).astype(int)  # bins (low, high]
+  bins = np.maximum(upper, 1)
+  starts = np.flatnonzero(np.r_[True, bins[1:] != bins[:-1]])
+  gap = curve.fake - (curve.real + curve.fake) * curve.scores
+  gap = np.add.reduceat(gap, starts, axis=1)
+  return np.abs(gap).sum(1) / (curve.alarms[:, -1] + curve.hits[:, -1])
+
+
+def _brier(curve: Curve) -> Float[np.ndarray, 'b']:
+  """The mean squared difference between the score and the label."""
+  loss = curve.real @ curve.scores**2 + curve.fake @ (1 - curve.scores) ** 2
+  return loss / (curve.alarms[:, -1] + curve.hits[:, -1])

@@ -23,7 +23,13 @@ from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import embedded
 from data_pipeline.sources import catalogue
 from stormer_jax import detector as detector_lib
-from stormer_jax.scoring import clip_scorer, evaluate, metrics, report
+from stormer_jax.scoring import (
+  aggregation,
+  clip_scorer,
+  evaluate,
+  metrics,
+  report,
+)
 
 
 def predict(
@@ -123,7 +129,7 @@ def predict_video(
       f'the detector answers {outputs.logits} to the clips of {video}: the '
       'weights are damaged'
     )
-  logit, score = metrics.video_scores(
+  logit, score = aggregation.video_scores(
     outputs.logits, np.zeros(len(outputs.logits), int), 1
   )
   return report.Prediction(

@@ -16,14 +16,9 @@ import os
 import pathlib
 from typing import Any, Literal
 
-from stormer_jax.scoring import metrics
+from stormer_jax.scoring import bootstrap, metrics
 
-_TITLES = {
-  'auc': 'AUC',
-  'average_precision': 'AP',
-  'eer': 'EER',
-  'accuracy': 'accuracy',
-}
+FIGURES = ('auc', 'average_precision', 'eer', 'accuracy')
 _MOST_LISTED = 20  # unscored videos in a table; files hold all of them
 
 
@@ -50,8 +45,8 @@ class Scores:
   dataset: str
   split: str
   rows: tuple[VideoScore, ...]
-  figures: Mapping[str, metrics.Estimate]
-  auc_by_method: Mapping[str, metrics.Estimate]  # its fakes and all real
+  figures: Mapping[str, bootstrap.Estimate]
+  auc_by_method: Mapping[str, bootstrap.Estimate]  # its fakes and all real
   settings: Mapping[str, Any]  # what the scores depend on
 
   @property
@@ -114,7 +109,7 @@ def table(scores: Scores) -> str:
     f'  {"%":<24}{"value":>7}   95 % interval',
   ]
   lines += [
-    _table_row(_TITLES[name], estimate)
+    _table_row(metrics.TITLES[name], estimate)
     for name, estimate in scores.figures.items()
   ]
   lines += [
@@ -186,7 +181,7 @@ def write_prediction(
   _write(out, prediction_json(prediction))
 
 
-def _table_row(title: str, estimate: metrics.Estimate) -> str:
+def _table_row(title: str, estimate: bootstrap.Estimate) -> str:
   if math.isnan(estimate.value):
     return f'  {title:<24}{"-":>7}   {estimate.note}'
   interval = '-'

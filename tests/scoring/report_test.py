@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from stormer_jax.scoring import metrics, report
+from stormer_jax.scoring import bootstrap, report
 
 
 def _row(name, label, logits, reason='', method=''):
@@ -38,11 +38,11 @@ def scores():
       _row('c', 1, [], 'too short: 2 frames with a face; a clip needs 4'),
     ),
     figures={
-      'auc': metrics.Estimate(0.9241, 0.902, 0.943),
-      'eer': metrics.Estimate(math.nan, math.nan, math.nan, 'no fake video'),
-      'accuracy': metrics.Estimate(1.0, math.nan, math.nan, 'one video only'),
+      'auc': bootstrap.Estimate(0.9241, 0.902, 0.943),
+      'eer': bootstrap.Estimate(math.nan, math.nan, math.nan, 'no fake video'),
+      'accuracy': bootstrap.Estimate(1.0, math.nan, math.nan, 'one video only'),
     },
-    auc_by_method={'swap': metrics.Estimate(0.5, 0.25, 0.75)},
+    auc_by_method={'swap': bootstrap.Estimate(0.5, 0.25, 0.75)},
     settings={'margin': 15, 'digest': 'abc'},
   )
 
