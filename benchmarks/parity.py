@@ -36,7 +36,7 @@ import torch
 from benchmarks import side_by_side, torch_twin
 from data_pipeline.synthesis import targets
 from stormer_jax import losses, model, optimizer
-from stormer_jax.weights import pretrained, tensor_file
+from stormer_jax.weights import pretrained, tensor_file, weight_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 SEMANTICS = {
@@ -385,7 +385,7 @@ def compare_round_trip() -> str:
     path = pathlib.Path(folder) / 'a.pth'
     torch.save({'state_dict': twin.state_dict()}, path)
     ours = pretrained.from_official(
-      pretrained.read_state_dict(path), SIZES['num_heads']
+      weight_file.read_state_dict(path), SIZES['num_heads']
     )
     back = pretrained.to_official(*ours[1:])
     tensor_file.write_torch_file(path, back)

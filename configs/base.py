@@ -23,6 +23,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Start from these when the workdir is empty (first non-empty one wins).
   config.init_from = ''  # workdir of a run, or a file of official weights
   config.pretrained_vit = ''  # MAE or timm image ViT: .pth .npz .safetensors
+  # Which weights to take of a file that holds several: 'ema', 'model.teacher'.
+  config.weights_key = ''
 
   data = config.data = config_dict.ConfigDict()
   data.train_dataset = 'ffpp_c23'  # folder under --data_root

@@ -18,7 +18,7 @@ from ml_collections import config_dict
 
 from stormer_jax import steps
 from stormer_jax.runs import checkpoint
-from stormer_jax.weights import pretrained
+from stormer_jax.weights import pretrained, weight_file
 
 Tree = Any
 
@@ -125,7 +125,7 @@ def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
 
 
 def read_weights(
-  workdir: pathlib.Path, abstract: Mapping[str, Tree]
+  workdir: pathlib.Path, abstract: Mapping[str, Tree], key: str = ''
 ) -> dict[str, Tree]:
   """Reads the best weights of a run, or official ones, for a model.
 
@@ -135,14 +135,24 @@ def read_weights(
     workdir: As in `load_detector`; or a file of official weights (.pth, .npz,
       .safetensors).
     abstract: {'params': ..., 'stats': ...}, the shapes of the model.
+    key: Which weights, where the file holds several (`weight_file`).
 
   Raises:
     FileNotFoundError: If there is no run.
     ValueError: If the weights are those of another model; names the tensors.
   """
-  if pathlib.Path(workdir).is_file():
-    return _read_official(pathlib.Path(workdir), abstract)
-  return _read_checkpoint(pathlib.Path(workdir), 'best', abstract)[1]
+  workdir = pathlib.Path(workdir)
+  if workdir.is_file():
+    return _read_official(workdir, abstract, key)
+  check_run(workdir)
+  return _read_checkpoint(workdir, 'best', abstract)[1]
+
+
+def check_run(workdir: pathlib.Path) -> None:
+  """Raises ValueError for a folder of foreign weights in place of a run."""
+  if workdir.is_dir() and not (workdir / 'checkpoints').exists():
+    if problem := weight_file.describe_folder(workdir):
+      raise ValueError(problem)
 
 
 def _read_checkpoint(
@@ -161,9 +171,9 @@ def _read_checkpoint(
 
 
 def _read_official(
-  path: pathlib.Path, abstract: Mapping[str, Tree]
+  path: pathlib.Path, abstract: Mapping[str, Tree], key: str
 ) -> dict[str, Tree]:
-  tensors = pretrained.read_state_dict(path)
+  tensors = weight_file.read_state_dict(path, key)
   try:
     # Heads shape no tensor, so one will do.
     _, params, stats = pretrained.from_official(tensors, num_heads=1)

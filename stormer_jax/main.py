@@ -50,6 +50,11 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
   flags.DEFINE_string(
+    'weights_key',
+    '',
+    'Which weights to convert of a file that holds several, as "ema".',
+  )
+  flags.DEFINE_string(
     'device_kind', 'cpu', 'Device to plan for, as jax names it.'
   )
   flags.DEFINE_integer('devices', 1, 'Devices to plan for.', lower_bound=1)
@@ -128,7 +133,13 @@ def _dispatch(args: flags.FlagValues) -> None:
   else:
     _require('source', 'destination')
     print(
-      convert.convert(args.source, args.destination, args.heads, args.config)
+      convert.convert(
+        args.source,
+        args.destination,
+        args.heads,
+        args.config,
+        args.weights_key,
+      )
     )
 
 

@@ -21,7 +21,7 @@ from data_pipeline.synthesis import blending
 from stormer_jax import detector, flops, model, sharding, steps, validation
 from stormer_jax.runs import checkpoint, metric_writer, progress, watchdog
 from stormer_jax.runs import workdir as workdir_lib
-from stormer_jax.weights import pretrained
+from stormer_jax.weights import pretrained, weight_file
 
 BEST_METRICS = (
   'val/video_auc',
@@ -335,7 +335,9 @@ def _check(config: config_dict.ConfigDict) -> None:
 def _starting_weights(config, abstract, init_weights):
   if config.init_from:
     weights = detector.read_weights(
-      config.init_from, {'params': abstract.params, 'stats': abstract.stats}
+      config.init_from,
+      {'params': abstract.params, 'stats': abstract.stats},
+      config.weights_key,
     )
     logging.info('starting from the weights of %s', config.init_from)
     return weights['params'], weights['stats']
@@ -343,7 +345,7 @@ def _starting_weights(config, abstract, init_weights):
   if config.pretrained_vit:
     params = pretrained.init_backbone_from_vit(
       jax.device_get(params),
-      pretrained.read_state_dict(pathlib.Path(config.pretrained_vit)),
+      weight_file.read_state_dict(config.pretrained_vit, config.weights_key),
     )
     logging.info('backbone from %s', config.pretrained_vit)
   return params, stats

@@ -15,7 +15,7 @@ import jax
 from ml_collections import config_dict
 
 from stormer_jax import detector
-from stormer_jax.weights import pretrained, tensor_file
+from stormer_jax.weights import pretrained, tensor_file, weight_file
 
 Tree = dict[str, Any]
 _TORCH_SUFFIXES = ('.pth', '.pt')
@@ -28,6 +28,7 @@ def convert(
   destination: str | pathlib.Path,
   heads: int | None = None,
   config: config_dict.ConfigDict | None = None,
+  key: str = '',
 ) -> str:
   """Converts weights; the suffix of the destination decides the form.
 
@@ -40,6 +41,7 @@ def convert(
     config: Of the run that a folder is to look like, for official weights:
       all but the sizes of the model, which the weights tell. It decides the
       semantics that they are read with (configs/base.py:official).
+    key: Which weights, where the source holds several (`weight_file`).
 
   Returns:
     A sentence that says what was converted.
@@ -50,7 +52,8 @@ def convert(
       needed and missing, or a folder is wanted without `config`.
   """
   source, destination = pathlib.Path(source), pathlib.Path(destination)
-  as_file = destination.suffix in ('.safetensors', *_TORCH_SUFFIXES)
+  suffix = destination.suffix.lower()
+  as_file = suffix in ('.safetensors', *_TORCH_SUFFIXES)
   _check_destination(destination, as_file)
   if not source.exists():
     raise FileNotFoundError(f'{source}: no such file or folder')
@@ -63,12 +66,12 @@ def convert(
         f'{destination}: a folder needs a configuration beside the weights; '
         'add --config=configs/base.py:official'
       )
-    values, params, stats = _from_file(source, heads)
+    values, params, stats = _from_file(source, heads, key)
     if config is not None:
       config = config_dict.ConfigDict(config.to_dict())
       config.model.update(values)
   count = sum(x.size for x in jax.tree.leaves(params))
-  if destination.suffix == '.safetensors':
+  if suffix == '.safetensors':
     # 'format' is what HuggingFace's readers look for.
     tensor_file.write_safetensors(
       destination, pretrained.to_official(params, stats), {'format': 'pt'}
@@ -86,10 +89,10 @@ def convert(
 
 
 def _from_file(
-  source: pathlib.Path, heads: int | None
+  source: pathlib.Path, heads: int | None, key: str
 ) -> tuple[dict[str, Any], Tree, Tree]:
   """Reads official weights; their file is unmapped when this returns."""
-  tensors = pretrained.read_state_dict(source)
+  tensors = weight_file.read_state_dict(source, key)
   try:
     values, params, stats = pretrained.from_official(tensors, heads)
   except ValueError as error:
@@ -113,6 +116,7 @@ def _from_run(
   which: str | int = 'best'
   if source.name.isdigit() and source.parent.name == 'checkpoints':
     source, which = source.parent.parent, int(source.name)
+  detector.check_run(source)
   run = detector.load_detector(source, which)
   return run.config, run.params, run.stats
 
@@ -135,7 +139,7 @@ def _warn_of_semantics(config: config_dict.ConfigDict, as_file: bool) -> None:
 
 
 def _check_destination(destination: pathlib.Path, as_file: bool) -> None:
-  if not as_file and destination.suffix in _OTHER_SUFFIXES:
+  if not as_file and destination.suffix.lower() in _OTHER_SUFFIXES:
     raise ValueError(
       f'{destination}: written are .safetensors, .pth and folders, not '
       f'{destination.suffix}'

@@ -1,6 +1,6 @@
 """Weights of PyTorch programs <-> parameters of ours.
 
-Enters: a file of named tensors (.pth, .npz, .safetensors), read without torch.
+Enters: named tensors, as `weight_file` reads them from a file without torch.
 Leaves: nested dicts of NumPy arrays with the attribute names of
 `model.Stormer`, blocks stacked on a leading axis, float32; or the other way
 round. Two vocabularies are known: the released checkpoints of the method
@@ -9,9 +9,8 @@ HuggingFace), which start the backbone. Every tensor is placed or named in the
 error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import math
-import pathlib
 import re
 from typing import Any
 
@@ -21,40 +20,13 @@ from jaxtyping import Float
 import ml_dtypes
 import numpy as np
 
-from stormer_jax.weights import tensor_file, torch_file, weight_names
+from stormer_jax.weights import weight_names
 
 Tree = dict[str, Any]  # nested, arrays at the leaves
 StateDict = Mapping[str, np.ndarray]
 
 # The head size of every ViT that was ever released at these widths.
 HEAD_SIZE = 64
-# What DataParallel and torch.compile put before every name.
-_WRAPPERS = ('module.', '_orig_mod.')
-
-
-def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a file of named tensors, by its suffix; anything else is a .pth.
-
-  Arrays of .pth and .safetensors files are read-only views of the mapped file.
-  Prefixes that DataParallel and torch.compile put before each name are removed.
-
-  Raises:
-    FileNotFoundError: There is no such file.
-    ValueError: The file cannot be read; says why (see torch_file for .pth).
-  """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f'{path}: no such file of weights')
-  readers = {
-    '.npz': tensor_file.read_npz,
-    '.safetensors': tensor_file.read_safetensors,
-  }
-  tensors = readers.get(path.suffix, torch_file.read_torch_file)(path)
-  while prefix := next(
-    (p for p in _WRAPPERS if all(name.startswith(p) for name in tensors)), ''
-  ):
-    tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-  return tensors
 
 
 def from_official(
@@ -63,7 +35,7 @@ def from_official(
   """Turns a released checkpoint into our parameters.
 
   Args:
-    state_dict: As `read_state_dict` returns it.
+    state_dict: As `weight_file.read_state_dict` returns it.
     num_heads: Attention heads. No tensor's shape tells them; None takes heads
       of 64 features, as every released configuration has.
 
@@ -79,6 +51,7 @@ def from_official(
   """
   values = _infer_geometry(state_dict, num_heads)
   places = weight_names.official_places(values['depth'])
+  state_dict = _with_counts(state_dict, places)
   _check_tensors(state_dict, weight_names.official_shapes(values))
   params: Tree = {}
   stats: Tree = {}
@@ -137,7 +110,7 @@ def init_backbone_from_vit(
 
   Args:
     params: Of the model to train.
-    state_dict: As `read_state_dict` returns it.
+    state_dict: As `weight_file.read_state_dict` returns it.
 
   Returns:
     New parameters, NumPy arrays; `params` is not changed.
@@ -331,6 +304,20 @@ def _infer_geometry(
   }
 
 
+def _with_counts(
+  state_dict: StateDict, places: Iterable[weight_names.Place]
+) -> StateDict:
+  """Adds num_batches_tracked where some writers of weights leave it out.
+
+  It counts the batches behind a BatchNorm's statistics and enters no output.
+  """
+  missing = [p.theirs for p in places if p.is_count]
+  missing = [name for name in missing if name not in state_dict]
+  if missing:
+    logging.info('taken to be 0, as it is missing: %s', _some(missing))
+  return {**state_dict, **{name: np.array(0, np.int64) for name in missing}}
+
+
 def _check_tensors(
   tensors: StateDict, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -354,6 +341,14 @@ def _check_tensors(
     and not _is_float(tensors[name])
   ]:
     problems.append(f'not floating point: {_some(not_float)}')
+  if not_finite := [
+    name
+    for name in shapes
+    if name in tensors
+    and _is_float(tensors[name])
+    and not np.isfinite(tensors[name]).all()
+  ]:
+    problems.append(f'not finite (damaged): {_some(not_finite)}')
   if problems:
     raise ValueError(f'these weights do not fit: {"; ".join(problems)}')
 

@@ -57,9 +57,11 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   doubles the memory of a conversion.
 
   Raises:
-    ValueError: It is not whole, or holds no tensors.
+    ValueError: It is not whole, holds no tensors, or one of a type that is not
+      read here (float8).
   """
   tensors = {}
+  strange = ''
   try:
     with path.open('rb') as file:
       data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -69,6 +71,9 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
       if name == '__metadata__':
         continue
       begin, end = entry['data_offsets']
+      if entry['dtype'] not in _DTYPES:
+        strange = f'{name} is of type {entry["dtype"]}'
+        break
       dtype = _DTYPES[entry['dtype']]
       values = np.frombuffer(data[start + begin : start + end], dtype)
       tensors[name] = values.reshape(entry['shape'])
@@ -76,6 +81,11 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f'{path}: not a whole .safetensors file ({error}); fetch it again'
     ) from error
+  if strange:
+    raise ValueError(
+      f'{path}: {strange}, which is not read here; save it in float32, float16 '
+      'or bfloat16'
+    )
   if not tensors:
     raise ValueError(f'{path}: holds no tensors')
   return tensors

@@ -1,9 +1,9 @@
 """Reads the tensors of a torch.save file without torch and without its code.
 
-Enters: a path to a zip archive as torch.save writes it since 1.6. Leaves: the
-state dict in it, name -> read-only NumPy view of the mapped file, whatever
-else the file carries beside it (optimizer, epoch, argparse.Namespace, NumPy
-scalars). bfloat16 comes as ml_dtypes.bfloat16.
+Enters: a path to a zip archive as torch.save writes it since 1.6. Leaves: what
+was saved, as nested dicts with read-only NumPy views of the mapped file for
+tensors (bfloat16 as ml_dtypes.bfloat16) and inert things for all else
+(argparse.Namespace, NumPy scalars). `containers` finds the weights in it.
 
 A pickle is a program. This one is run by an unpickler that imports nothing
 and calls nothing of the file's choosing: tensors are rebuilt by functions of
@@ -60,12 +60,10 @@ _HARMLESS_CALLS = {
   'builtins': ('set', 'frozenset', 'bytearray', 'complex', 'slice', 'range'),
   '__builtin__': ('set', 'frozenset', 'bytearray', 'complex', 'slice'),
 }
-# Where training programs keep the weights beside other things.
-_WEIGHT_KEYS = ('state_dict', 'model_state_dict', 'model', 'module', 'net')
 
 
-def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns the state dict in a torch.save file, names as they stand.
+def read_torch_file(path: str | pathlib.Path) -> Any:
+  """Returns what a torch.save file holds, names as they stand.
 
   The arrays are read-only views of the mapped file: reading costs no memory of
   its own, and the file stays mapped while one of them lives.
@@ -73,11 +71,11 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     FileNotFoundError: There is no such file.
     ValueError: It is no zip archive (the format of torch before 1.6 is named),
-      truncated or damaged, holds no tensors, or its pickle calls for code.
+      truncated or damaged, or its pickle calls for code.
   """
   try:
     content = _Unpickler(_open_archive(pathlib.Path(path))).load()
-    return _find_state_dict(content)
+    return _plain(content, {})
   except (
     ValueError,
     pickle.UnpicklingError,
@@ -89,6 +87,7 @@ def read_torch_file(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     KeyError,
     NotImplementedError,
     OverflowError,
+    RecursionError,
     TypeError,
     struct.error,
   ) as error:
@@ -280,33 +279,20 @@ _REBUILD: dict[str, Callable[..., Any]] = {
 }
 
 
-def _find_state_dict(content: Any) -> dict[str, np.ndarray]:
-  """Returns the mapping of names to tensors, at the top or below a key."""
-  place = 'at the top'
-  while isinstance(content, Mapping):
-    # First, because a tensor beside the weights may be a score or a count.
-    key = next(
-      (k for k in _WEIGHT_KEYS if isinstance(content.get(k), Mapping)), None
-    )
-    if key is not None:
-      content, place = content[key], f'under {key!r}'
-      continue
-    tensors = {
-      str(name): value.values
-      for name, value in content.items()
-      if isinstance(value, _Tensor)
-    }
-    if tensors:
-      return tensors
-    key = next((key for key in _WEIGHT_KEYS if key in content), None)
-    if key is None:
-      keys = ', '.join(sorted(map(str, content))[:8]) or 'none'
-      raise ValueError(
-        f'holds no tensors {place} or under one of {", ".join(_WEIGHT_KEYS)}; '
-        f'its keys there: {keys}'
-      )
-    content, place = content[key], f'under {key!r}'
-  raise ValueError(
-    f'{place} lies a {type(content).__name__}, not a state dict; save '
-    'model.state_dict(), not the model'
-  )
+def _plain(content: Any, done: dict[int, Any]) -> Any:
+  """Turns tensors into arrays, in mappings within mappings too.
+
+  Args:
+    content: As unpickled.
+    done: What each mapping became, by its id: a pickle may hold one often, or
+      one that contains itself.
+  """
+  if isinstance(content, _Tensor):
+    return content.values
+  if not isinstance(content, Mapping):
+    return content
+  if id(content) not in done:
+    plain = done[id(content)] = {}
+    for name, value in content.items():
+      plain[name] = _plain(value, done)
+  return done[id(content)]

@@ -15,7 +15,13 @@ import pytest
 
 from configs import base
 from stormer_jax import detector, steps
-from stormer_jax.weights import convert, pretrained, tensor_file, weight_names
+from stormer_jax.weights import (
+  convert,
+  pretrained,
+  tensor_file,
+  weight_file,
+  weight_names,
+)
 
 SIZES = {
   'width': 64,
@@ -52,7 +58,7 @@ def source(tmp_path, state_dict):
 
 
 def assert_same(path, written):
-  read = pretrained.read_state_dict(path)
+  read = weight_file.read_state_dict(path)
   assert list(read) == list(written)
   for name, value in written.items():
     assert read[name].dtype == value.dtype and read[name].shape == value.shape

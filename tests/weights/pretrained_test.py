@@ -3,14 +3,13 @@
 import math
 
 from flax import nnx
-import handmade_pth
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
 from stormer_jax import model
-from stormer_jax.weights import pretrained, weight_names
+from stormer_jax.weights import pretrained, weight_file, weight_names
 
 NOT_IN_SHAPES = {
   'drop_path': 0.0,
@@ -89,7 +88,7 @@ def assert_same(read, written):
 
 
 def test_the_golden_checkpoint_comes_back_bit_by_bit(golden):
-  state_dict = pretrained.read_state_dict(golden / 'model_tiny_state_dict.npz')
+  state_dict = weight_file.read_state_dict(golden / 'model_tiny_state_dict.npz')
   values, params, stats = pretrained.from_official(state_dict, 4)
   assert values == SMALL | {
     'width': 48,
@@ -184,6 +183,10 @@ def test_other_floats_become_float32(dtype):
       'backbone.norm.bias is int32',
     ),
     (
+      {'backbone.norm.bias': np.full(64, np.nan, np.float32)},
+      'not finite .*: backbone.norm.bias',
+    ),
+    (
       {'backbone.pos_embed': np.ones((1, 13, 64), np.float32)},
       'pos_embed has 12 places',
     ),
@@ -199,6 +202,17 @@ def test_what_does_not_fit_is_named(change, named):
   state_dict = {k: v for k, v in state_dict.items() if v is not None}
   with pytest.raises(ValueError, match=named):
     pretrained.from_official(state_dict)
+
+
+def test_counts_of_batches_that_are_missing_are_zero():
+  state_dict = random_state_dict(SMALL)
+  counts = [k for k in state_dict if k.endswith('num_batches_tracked')]
+  without = {k: v for k, v in state_dict.items() if k not in counts}
+  _, params, stats = pretrained.from_official(without)
+  official = pretrained.to_official(params, stats)
+  assert len(counts) == 2
+  zeros = {name: np.array(0, np.int64) for name in counts}
+  assert_same(official, state_dict | zeros)
 
 
 def test_other_models_are_recognised():
@@ -222,57 +236,6 @@ def test_parameters_without_an_official_name_are_an_error():
   del params['norm']['bias']
   with pytest.raises(ValueError, match=r'have no norm\.bias'):
     pretrained.to_official(params, stats)
-
-
-# Files.
-
-
-def test_prefixes_of_wrappers_are_removed_when_all_names_have_them(tmp_path):
-  state_dict = random_state_dict(SMALL)
-  wrapped = {f'module._orig_mod.{k}': v for k, v in state_dict.items()}
-  path = handmade_pth.write(tmp_path / 'a.pth', {'state_dict': wrapped})
-  assert_same(pretrained.read_state_dict(path), state_dict)
-  mixed = wrapped | {'stranger': np.ones(1, np.float32)}
-  path = handmade_pth.write(tmp_path / 'a.pth', mixed)
-  with pytest.raises(ValueError, match='not a checkpoint of the method'):
-    pretrained.from_official(pretrained.read_state_dict(path))
-
-
-@pytest.mark.parametrize('suffix', ['.npz', '.safetensors', '.pth'])
-def test_broken_files_are_one_clear_error(tmp_path, suffix):
-  path = tmp_path / f'a{suffix}'
-  with pytest.raises(FileNotFoundError, match='no such file of weights'):
-    pretrained.read_state_dict(path)
-  if suffix == '.npz':
-    np.savez(path, **random_state_dict(SMALL))
-  elif suffix == '.pth':
-    handmade_pth.write(path, random_state_dict(SMALL))
-  else:
-    numpy_safetensors = pytest.importorskip('safetensors.numpy')
-    numpy_safetensors.save_file(random_state_dict(SMALL), path)
-  whole = path.read_bytes()
-  assert_named(path, random_state_dict(SMALL))
-  for size in (0, 4, 40, len(whole) // 2, len(whole) - 1):
-    path.write_bytes(whole[:size])
-    with pytest.raises(ValueError, match=rf'a\{suffix}: '):
-      pretrained.read_state_dict(path)
-  path.write_text('hello, this is a text')
-  with pytest.raises(ValueError, match=rf'a\{suffix}: '):
-    pretrained.read_state_dict(path)
-
-
-def assert_named(path, written):
-  """The file holds those tensors, in any order."""
-  read = pretrained.read_state_dict(path)
-  assert_same({name: read[name] for name in written}, written)
-  assert len(read) == len(written)
-
-
-def test_an_npz_of_objects_is_not_unpickled(tmp_path):
-  path = tmp_path / 'a.npz'
-  np.savez(path, x=np.array([{'a': 1}], dtype=object))
-  with pytest.raises(ValueError, match=r'a\.npz'):
-    pretrained.read_state_dict(path)
 
 
 # Image ViTs.
