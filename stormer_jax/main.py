@@ -1,7 +1,9 @@
-"""One program: train, evaluate, predict, convert or plan.
+"""One program: train, sweep, evaluate, predict, convert or plan.
 
   python -m stormer_jax.main --mode=train --config=configs/demo.py \
     --data_root=DATA --workdir=RUN [--config.optimizer.peak_lr=1e-4]
+  python -m stormer_jax.main --mode=sweep --config=configs/ablations.py \
+    --data_root=DATA --workdir=SWEEP [--entry=3] [--list]
   python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
     [--config.eval.datasets="('celebdf_v2:test',)"]
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
@@ -27,12 +29,12 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from stormer_jax import detector, plan, train
+from stormer_jax import detector, plan, sweep, train
 from stormer_jax.runs import distributed
 from stormer_jax.scoring import evaluate, predict
 from stormer_jax.weights import convert
 
-MODES = ('train', 'evaluate', 'predict', 'convert', 'plan')
+MODES = ('train', 'sweep', 'evaluate', 'predict', 'convert', 'plan')
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
 
 
@@ -58,6 +60,8 @@ def define_flags(argv: Sequence[str]) -> None:
     'device_kind', 'cpu', 'Device to plan for, as jax names it.'
   )
   flags.DEFINE_integer('devices', 1, 'Devices to plan for.', lower_bound=1)
+  flags.DEFINE_integer('entry', None, 'The one entry of a sweep to run.')
+  flags.DEFINE_bool('list', False, 'Say what a sweep consists of, run nothing.')
   flags.DEFINE_enum(
     'distributed',
     'auto',
@@ -111,6 +115,8 @@ def _dispatch(args: flags.FlagValues) -> None:
       pathlib.Path(args.data_root),
       profile=args.profile,
     )
+  elif args.mode == 'sweep':
+    _sweep(args)
   elif args.mode == 'evaluate':
     _require('workdir', 'data_root')
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
@@ -141,6 +147,23 @@ def _dispatch(args: flags.FlagValues) -> None:
         args.weights_key,
       )
     )
+
+
+def _sweep(args: flags.FlagValues) -> None:
+  _require('config', *([] if args.list else ['workdir', 'data_root']))
+  file = config_flags.get_config_filename(args['config'])
+  if args.list:
+    print(sweep.listing(args.config, file, pathlib.Path(args.workdir or '.')))
+    return
+  cache = args.compilation_cache
+  sweep.sweep(
+    args.config,
+    file,
+    pathlib.Path(args.workdir),
+    pathlib.Path(args.data_root),
+    entry=args.entry,
+    extra_flags=[f'--compilation_cache={cache}'] if cache else [],
+  )
 
 
 def _require(*names: str) -> None:

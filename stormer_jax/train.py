@@ -251,6 +251,7 @@ def train_and_evaluate(
           logging.info('trace written to %s', workdir / 'profile')
     watch.expect('the last checkpoint')
     checkpointer.close()
+    workdir_lib.finish(workdir, num_steps)
   except (jax.errors.JaxRuntimeError, ValueError) as error:
     explained = _explained(error, step + 1)
     if explained is error:

@@ -1,7 +1,8 @@
-"""The folder of a run, and whose run it is.
+"""The folder of a run: whose run it is, and whether it is over.
 
 Enters: a configuration. Leaves: `<workdir>/config.json`, which says for ever
-after what the run computes; a second command must agree with it.
+after what the run computes; a second command must agree with it. At the end of
+training, and not before, `<workdir>/finished.json` is written beside it.
 """
 
 from collections.abc import Mapping
@@ -64,14 +65,30 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
       raise ValueError(f'{workdir}: a file; --workdir is the folder of a run')
     try:
       workdir.mkdir(parents=True, exist_ok=True)
-      temporary = path.with_suffix('.tmp')
-      temporary.write_text(json.dumps(ours, indent=2, sort_keys=True) + '\n')
-      temporary.rename(path)
+      _write(path, ours)
     except OSError as error:
       raise OSError(
         f'{workdir}: cannot be written ({error.strerror or error}); choose a'
         ' --workdir on a disk with room that you may write to'
       ) from error
+
+
+def finish(workdir: pathlib.Path, step: int) -> None:
+  """Notes that all steps are done and the last checkpoint is on disk."""
+  if jax.process_index() == 0:
+    _write(workdir / 'finished.json', {'step': step})
+
+
+def is_finished(workdir: pathlib.Path) -> bool:
+  """Whether training there has come to its end."""
+  return (workdir / 'finished.json').exists()
+
+
+def _write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  """Writes JSON, whole or not at all."""
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + '\n')
+  temporary.rename(path)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

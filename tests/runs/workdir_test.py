@@ -42,3 +42,10 @@ def test_a_workdir_that_cannot_be_written_is_refused_with_the_fix(tiny_config):
   # Permissions would not stop a test that runs as root; the kernel does here.
   with pytest.raises(OSError, match=r'/proc/run: cannot be written .*choose'):
     workdir_lib.claim(tiny_config, pathlib.Path('/proc/run'))
+
+
+def test_a_run_is_finished_when_it_says_so(tiny_config, tmp_path):
+  workdir_lib.claim(tiny_config, tmp_path)
+  assert not workdir_lib.is_finished(tmp_path)
+  workdir_lib.finish(tmp_path, 12)
+  assert workdir_lib.is_finished(tmp_path)
