@@ -8,6 +8,7 @@
     [--config.eval.datasets="('celebdf_v2:test',)"]
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
   python -m stormer_jax.main --mode=convert --source=A --destination=B
+  python -m stormer_jax.main --mode=export --workdir=RUN --destination=FOLDER
   python -m stormer_jax.main --mode=plan --config=configs/ffpp_c23.py \
     --device_kind='TPU v5e' --devices=8
 
@@ -31,10 +32,10 @@ from ml_collections import config_flags
 
 from stormer_jax import detector, plan, sweep, train
 from stormer_jax.runs import distributed
-from stormer_jax.scoring import evaluate, predict
+from stormer_jax.scoring import evaluate, export, predict
 from stormer_jax.weights import convert
 
-MODES = ('train', 'sweep', 'evaluate', 'predict', 'convert', 'plan')
+MODES = ('train', 'sweep', 'evaluate', 'predict', 'convert', 'export', 'plan')
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
 
 
@@ -82,7 +83,9 @@ def define_flags(argv: Sequence[str]) -> None:
   )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')
-  if mode in ('evaluate', 'predict') and not _early_flag(argv, 'config'):
+  if mode in ('evaluate', 'predict', 'export') and not _early_flag(
+    argv, 'config'
+  ):
     if workdir:
       config = detector.load_config(pathlib.Path(workdir))
       config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
@@ -129,6 +132,12 @@ def _dispatch(args: flags.FlagValues) -> None:
       raise ValueError(
         f'{args.video}: {prediction.status}: {prediction.message}'
       )
+  elif args.mode == 'export':
+    _require('workdir', 'destination')
+    run = detector.load_detector(
+      pathlib.Path(args.workdir), args.config.eval.checkpoint
+    )
+    print(export.export(run, args.destination, margin=args.config.eval.margin))
   elif args.mode == 'plan':
     _require('config')
     # Nothing is computed: as many CPU devices as there will be others.

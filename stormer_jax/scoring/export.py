@@ -1,0 +1,107 @@
+"""A trained detector -> a folder that scores without this project.
+
+What enters: a `Detector`. What leaves: the scoring function as serialised
+StableHLO for CPU, CUDA and TPU, with any number of clips; its weights as .npz;
+a card. `exported.py`, which needs jax and numpy alone, reads them. The format
+is that of `jax.export`: a later jax reads it for six months at least.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.export
+from jaxtyping import Array, UInt8
+import numpy as np
+
+from data_pipeline import pipeline
+from data_pipeline import records as records_lib
+from stormer_jax import detector as detector_lib
+from stormer_jax import steps
+from stormer_jax.scoring import clip_scorer, exported
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def export(
+  detector: detector_lib.Detector,
+  destination: str | os.PathLike,
+  *,
+  margin: int,
+  platforms: Sequence[str] = PLATFORMS,
+) -> pathlib.Path:
+  """Writes an exported detector, whole or not at all.
+
+  Args:
+    detector: from `detector.load_detector`.
+    destination: folder to make.
+    margin: px cut off every side of a crop, part of the function.
+    platforms: of 'cpu', 'cuda' and 'tpu'.
+
+  Returns:
+    The folder.
+
+  Raises:
+    ValueError: it exists and is not empty.
+  """
+  destination = pathlib.Path(destination)
+  if destination.exists() and any(destination.iterdir()):
+    raise ValueError(f'{destination}: exists and is not empty; name another')
+  config = detector.config.copy_and_resolve_references()
+  with config.unlocked():
+    # The forms of other devices' libraries are no part of a portable function.
+    config.model.attention = 'xla'
+  graphdef, _ = steps.make_model(config)
+  weights = jax.device_get((detector.params, detector.stats))
+  leaves, structure = jax.tree.flatten(weights)
+  alone = config.model.temporal_token == 'first_clip'  # D4
+
+  def score(
+    leaves: Sequence[Array], frames: UInt8[Array, 'b t 256 256 3']
+  ) -> dict[str, Array]:
+    params, stats = jax.tree.unflatten(structure, leaves)
+    clip = pipeline.eval_clips(frames, margin, config.model.image_size)
+    return steps.score_clips(graphdef, params, stats, clip, alone=alone)
+
+  size = records_lib.CROP_SIZE
+  shape = jax.export.symbolic_shape(
+    f'b, {config.model.num_frames}, {size}, {size}, 3'
+  )
+  function = jax.export.export(jax.jit(score), platforms=tuple(platforms))(
+    [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves],
+    jax.ShapeDtypeStruct(shape, np.uint8),
+  )
+  card = {
+    **clip_scorer.provenance(detector),
+    'num_frames': config.model.num_frames,
+    'margin': margin,
+    'platforms': list(platforms),
+    'calling_convention': function.calling_convention_version,
+  }
+  part = destination.with_name(f'.{destination.name}.part')
+  shutil.rmtree(part, ignore_errors=True)
+  try:
+    _write(part, function.serialize(), leaves, card)
+    part.rename(destination)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+  return destination
+
+
+def _write(
+  folder: pathlib.Path,
+  function: bytes | bytearray,
+  leaves: Sequence[np.ndarray],
+  card: Mapping[str, Any],
+) -> None:
+  folder.mkdir(parents=True)
+  (folder / exported.FUNCTION_FILE).write_bytes(function)
+  arrays: dict[str, Any] = {str(i): leaf for i, leaf in enumerate(leaves)}
+  np.savez(folder / exported.WEIGHTS_FILE, **arrays)
+  (folder / exported.CARD_FILE).write_text(
+    json.dumps(card, indent=2, sort_keys=True) + '\n'
+  )
