@@ -41,7 +41,7 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # video instead, the same one at this place of the stream on every host and
   # in every run. Validation and evaluation stop always: they score all clips.
   data.corrupt_records = 'fail'  # 'fail' | 'substitute'
-  # Damaged records that 'substitute' goes around per process and start. More
+  # Videos with damage that 'substitute' goes around per process and start. More
   # are no accident of a disk. Choice: about 1 % of FF++'s 720 training videos.
   data.corrupt_budget = 10
   # True: train on noise made once, to see what a step takes without reading

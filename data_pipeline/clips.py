@@ -33,7 +33,7 @@ class ClipIterator(Protocol):
 
   @property
   def num_corrupt(self) -> int:
-    """Damaged records that this process has met and gone around."""
+    """Videos with damage that this process has met and gone around."""
 
   def __next__(self) -> dict[str, np.ndarray]: ...
 
@@ -127,7 +127,7 @@ def train_dataset(
     process_count: Number of processes; divides `batch_size`.
     corrupt_records: What a damaged record does: 'fail' stops, 'substitute'
       takes a clip of the next video that can be read.
-    corrupt_budget: Different damaged records that 'substitute' tolerates in
+    corrupt_budget: Videos with damaged records that 'substitute' tolerates in
       this process.
     synthetic: Read no record: the same noise in every batch, the seeds alone
       are those of the stream. What is left of a step's time is not input's.
@@ -270,7 +270,7 @@ def _neighbours(windows: list[Window], window: Window) -> Iterator[Window]:
 
 
 class _CorruptRecords:
-  """The damaged records met so far, each told of once."""
+  """The videos with damaged records met so far, each told of once."""
 
   def __init__(self, records: records_lib.Records, budget: int | None):
     """Takes how many are tolerated; None where the first one ends the run."""

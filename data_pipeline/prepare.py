@@ -31,7 +31,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from data_pipeline import prepared_video, record_writer, records
+from data_pipeline import prepared_video, record_writer, records, verify
 from data_pipeline import staging as staging_lib
 from data_pipeline.faces import embedded
 from data_pipeline.faces import video as video_lib
@@ -285,7 +285,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     prog='python -m data_pipeline.prepare',
     description='Turns a folder of videos into records to train and score on.',
   )
-  parser.add_argument('--root', required=True, help='folder of videos')
+  parser.add_argument('--root', default='', help='folder of videos')
   parser.add_argument('--out', required=True, help='data root to write to')
   parser.add_argument(
     '--csv',
@@ -313,7 +313,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     '--workers', type=int, default=len(os.sched_getaffinity(0))
   )
-  return parser.parse_args(argv)
+  parser.add_argument(
+    '--verify',
+    action='store_true',
+    help='prepare nothing; compare the records in --out of --dataset with'
+    ' their checksums (exit code 1: some are not as written)',
+  )
+  args = parser.parse_args(argv)
+  if args.verify and not args.dataset:
+    parser.error('--verify needs --dataset')
+  if not args.verify and not args.root:
+    parser.error('the following arguments are required: --root')
+  return args
 
 
 def _list_videos(
@@ -355,6 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
   out = pathlib.Path(args.out)
   try:
+    if args.verify:
+      return verify.verify(out, args.dataset, rules, console)
     videos = _list_videos(args, console)
     outcomes = prepare(
       args.root, out, videos, rules, settings, args.workers, console

@@ -6,161 +6,29 @@ leaves: a folder that `records.open_records` reads, and so do
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import contextlib
 import dataclasses
 import errno
-import functools
-import io
 import os
 import pathlib
 import shutil
-from typing import Any
 
 from array_record.python import array_record_module
-import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline import records as records_lib
+from data_pipeline import segments
+from data_pipeline import shards as shards_lib
 
-_VIDEOS_PER_SHARD = 16  # TFDS holds a shard in memory: about 0.15 GB
-
-
-class FaceVideos(  # type: ignore[call-arg]  # TFDS's own, untyped keyword
-  tfds.core.ShardBasedBuilder, skip_registration=True
-):
-  """Schema, version and writer of prepared videos; the rule is its config."""
-
-  name = 'face_videos'  # replaced by the dataset's own name per instance
-  code_path = None  # no checksums beside the code: nothing is downloaded
-  VERSION = tfds.core.Version(records_lib.VERSION)
-  RELEASE_NOTES = {  # noqa: RUF012 TFDS's name
-    '1.0.0': 'First release.',
-    '1.1.0': 'The time of every frame.',
-  }
-  BUILDER_CONFIGS = [  # noqa: RUF012 TFDS's name
-    tfds.core.BuilderConfig(
-      name='consecutive', description='The first frames (training).'
-    ),
-    tfds.core.BuilderConfig(
-      name='uniform', description='Frames spread evenly (scoring).'
-    ),
-  ]
-
-  def __init__(
-    self,
-    dataset: str,
-    rule: str,
-    data_dir: str,
-    splits: Mapping[str, Sequence[records_lib.VideoRecord]],
-  ):
-    """Readies a builder that writes `splits` when asked to prepare."""
-    self.name = dataset
-    self._records = splits
-    super().__init__(data_dir=data_dir, config=rule)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    image = tfds.features.Image(
-      shape=(records_lib.CROP_SIZE, records_lib.CROP_SIZE, 3),
-      doc='RGB face crop',
-    )
-    per_frame = {
-      'landmarks': tfds.features.Tensor(
-        shape=(None, records_lib.NUM_LANDMARKS, 2),
-        dtype=np.float32,
-        doc='x, y in pixels of the crop; order of the dlib-81 predictor',
-      ),
-      'boxes': tfds.features.Tensor(
-        shape=(None, 4),
-        dtype=np.float32,
-        doc='x0, y0, x1, y1 of the detected face, pixels of the source frame',
-      ),
-      'frame_indices': tfds.features.Tensor(
-        shape=(None,), dtype=np.int32, doc='position in the source video'
-      ),
-      # float32 is what an Example holds; 0.2 ms apart after an hour.
-      'times': tfds.features.Tensor(
-        shape=(None,),
-        dtype=np.float32,
-        doc='seconds from the first frame of the video; NaN where unknown',
-      ),
-    }
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Face crops and landmarks of videos, one record a video.',
-      features=tfds.features.FeaturesDict(
-        {
-          'video_id': tfds.features.Text(),
-          'frames': tfds.features.Sequence(image),
-          **per_frame,
-          'fps': tfds.features.Scalar(np.float32),
-          'label': tfds.features.ClassLabel(names=list(records_lib.LABELS)),
-          'dataset': tfds.features.Text(),
-          'identity': tfds.features.Text(),
-          'method': tfds.features.Text(),
-          'source_path': tfds.features.Text(),
-          'provenance': tfds.features.Text(doc='JSON'),
-        }
-      ),
-      metadata=tfds.core.MetadataDict(),
-    )
-
-  def _shard_iterators_per_split(self, dl_manager):
-    del dl_manager  # nothing is downloaded
-    return {
-      split: [
-        functools.partial(self._shard, split, first)
-        for first in range(0, len(records), _VIDEOS_PER_SHARD)
-      ]
-      for split, records in self._records.items()
-    }
-
-  def _shard(
-    self, split: str, first: int
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields a shard's examples; notes each one's VideoInfo as metadata."""
-    records = self._records[split]
-    infos = self.info.metadata.setdefault(split, [])
-    for index in range(first, min(first + _VIDEOS_PER_SHARD, len(records))):
-      record = records[index]
-      example = {
-        field.name: getattr(record, field.name)
-        for field in dataclasses.fields(record)
-      }
-      example['frames'] = [io.BytesIO(frame) for frame in record.frames]
-      infos.append(dataclasses.asdict(record.info))
-      yield index, example
-
-  def _example_writer(self):
-    return _RecordWriter(self.info.file_format)
-
-  def _as_dataset(self, split, decoders=None, read_config=None, **_):
-    raise ValueError(
-      'these records are read without TensorFlow: use builder.as_data_source'
-    )
-
-
-class _RecordWriter(tfds.core.ExampleWriter):
-  """Writes records that are cheap to read and the same bytes every time."""
-
-  def write(self, path, examples) -> None:
-    # Frames are compressed already: to inflate a record of 10 MB once more
-    # would take 15 times as long as to decode the four frames of a clip.
-    writer = array_record_module.ArrayRecordWriter(
-      os.fspath(path), 'group_size:1,uncompressed'
-    )
-    try:
-      try:
-        for _, serialized in examples:
-          # A protobuf map has no order of its own.
-          example = tf_example_pb2.Example.FromString(serialized)
-          writer.write(example.SerializeToString(deterministic=True))
-      finally:
-        writer.close()
-    except RuntimeError as error:  # what the writer makes of any errno
-      if os.strerror(errno.ENOSPC) not in str(error):
-        raise
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
+_VIDEOS_PER_SHARD = 16  # about 0.13 GB, as the field advises
+_RELEASE_NOTES = {
+  '1.0.0': 'First release.',
+  '1.1.0': 'The time of every frame.',
+  '2.0.0': 'A record is a few frames of a video; checksums of the files.',
+}
+_RULES = {
+  'consecutive': 'The first frames (training).',
+  'uniform': 'Frames spread evenly (scoring).',
+}
 
 
 def write_records(
@@ -177,7 +45,7 @@ def write_records(
     rule: 'consecutive' or 'uniform'.
     splits: videos by split name. A sequence that loads a video when it is
       indexed keeps memory flat: it is asked for one after the other, and
-      no more than a shard's worth is held.
+      no more than one is held.
 
   Returns:
     The folder of the dataset.
@@ -186,17 +54,154 @@ def write_records(
     raise ValueError(f'rule is {rule!r}; choose one of {records_lib.RULES}')
   final = records_lib.dataset_dir(out, dataset, rule)
   building = pathlib.Path(out) / dataset / f'.building-{rule}'
+  folder = building / final.name
   shutil.rmtree(building, ignore_errors=True)
-  building.mkdir(parents=True)
+  folder.mkdir(parents=True)
   try:
-    builder = FaceVideos(dataset, rule, os.fspath(building), splits)
-    with contextlib.redirect_stdout(io.StringIO()):  # talk of downloads
-      builder.download_and_prepare(file_format='array_record')
+    written = {
+      split: _write_split(folder, dataset, split, videos)
+      for split, videos in splits.items()
+    }
+    _write_metadata(folder, dataset, rule, written)
     replaced = building / 'replaced'
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
       final.rename(replaced)
-    pathlib.Path(builder.data_dir).rename(final)
+    folder.rename(final)
   finally:
     shutil.rmtree(building, ignore_errors=True)
   return final
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  """What has been written of a split."""
+
+  shards: tuple[shards_lib.Shard, ...]
+  videos: tuple[records_lib.VideoInfo, ...]
+
+
+def _write_split(
+  folder: pathlib.Path,
+  dataset: str,
+  split: str,
+  videos: Sequence[records_lib.VideoRecord],
+) -> _Split:
+  num_shards = -(-len(videos) // _VIDEOS_PER_SHARD)
+  shards: list[shards_lib.Shard] = []
+  infos: list[records_lib.VideoInfo] = []
+  for index in range(num_shards):
+    first = index * _VIDEOS_PER_SHARD
+    stop = min(first + _VIDEOS_PER_SHARD, len(videos))
+    shard, of_shard = write_shard(
+      folder / _shard_name(dataset, split, index, num_shards),
+      (videos[place] for place in range(first, stop)),
+    )
+    shards.append(shard)
+    infos.extend(of_shard)
+  return _Split(tuple(shards), tuple(infos))
+
+
+def _shard_name(dataset: str, split: str, index: int, count: int) -> str:
+  """TFDS's default template."""
+  return f'{dataset}-{split}.array_record-{index:05d}-of-{count:05d}'
+
+
+def write_shard(
+  path: pathlib.Path, videos: Iterator[records_lib.VideoRecord]
+) -> tuple[shards_lib.Shard, list[records_lib.VideoInfo]]:
+  """Writes videos to one file; the same bytes for the same videos.
+
+  Raises:
+    OSError: no space left (ENOSPC), or what the writer says.
+  """
+  infos = []
+  num_records = 0
+  try:
+    # Frames are compressed already: to inflate them once more would take
+    # longer than to decode them.
+    writer = array_record_module.ArrayRecordWriter(
+      os.fspath(path), 'group_size:1,uncompressed'
+    )
+    try:
+      for video in videos:
+        info = video.info
+        for segment in _cut(video, info.digest):
+          writer.write(segments.serialize(segment))
+          num_records += 1
+        infos.append(info)
+    finally:
+      writer.close()
+  except RuntimeError as error:  # what the writer makes of any errno
+    if os.strerror(errno.ENOSPC) not in str(error):
+      raise
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
+  return shards_lib.Shard.of_file(path, num_records), infos
+
+
+def _cut(
+  video: records_lib.VideoRecord, digest: str
+) -> Iterator[segments.Segment]:
+  """Yields a video's segments, in order."""
+  for start in range(0, len(video.frames), segments.SEGMENT_FRAMES):
+    part = slice(start, start + segments.SEGMENT_FRAMES)
+    yield segments.Segment(
+      video_id=video.video_id,
+      video_digest=digest,
+      start=start,
+      frames=video.frames[part],
+      landmarks=video.landmarks[part],
+      boxes=video.boxes[part],
+      frame_indices=video.frame_indices[part],
+      times=video.times[part],
+      fps=video.fps,
+      label=video.label,
+      dataset=video.dataset,
+      identity=video.identity,
+      method=video.method,
+      group=video.group,
+      pair=video.pair,
+      source_path=video.source_path,
+      provenance=video.provenance,
+    )
+
+
+def _write_metadata(
+  folder: pathlib.Path, dataset: str, rule: str, splits: Mapping[str, _Split]
+) -> None:
+  """Writes what TFDS and `records.open_records` ask for before reading."""
+  info = tfds.core.DatasetInfo(
+    builder=tfds.core.DatasetIdentity(
+      name=dataset,
+      version=tfds.core.Version(records_lib.VERSION),
+      data_dir=os.fspath(folder),
+      module_name=__name__,
+      config_name=rule,
+      config_description=_RULES[rule],
+      release_notes=_RELEASE_NOTES,
+    ),
+    description='Face crops and landmarks of videos, a few frames a record.',
+    features=segments.features(
+      records_lib.CROP_SIZE, records_lib.NUM_LANDMARKS, records_lib.LABELS
+    ),
+    metadata=tfds.core.MetadataDict(
+      segment_frames=segments.SEGMENT_FRAMES,
+      splits={
+        split: dataclasses.asdict(written) for split, written in splits.items()
+      },
+    ),
+  )
+  info.set_file_format('array_record')
+  info.set_splits(
+    tfds.core.SplitDict(
+      [
+        tfds.core.SplitInfo(
+          name=split,
+          shard_lengths=[shard.num_records for shard in written.shards],
+          num_bytes=sum(shard.num_bytes for shard in written.shards),
+        )
+        for split, written in splits.items()
+      ]
+    )
+  )
+  info.write_to_directory(folder)

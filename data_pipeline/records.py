@@ -1,35 +1,32 @@
-"""The only owner of bytes on disk: one record per video, in ArrayRecord.
+"""Prepared videos: what is known of each, and its frames by their place.
 
 What enters: `VideoRecord`s, whose frames are already encoded as JPEG or PNG.
 What leaves: `Records`, which decodes the frames it is asked for, RGB uint8 in
 [0, 255], with their 81 landmarks in pixels of the 256 x 256 crop.
 
 On disk lies a TFDS dataset, `<root>/<dataset>/<rule>/<version>`, that
-`tfds.data_source` and `tfds.builder_from_directory` read without TensorFlow.
-What a program needs to know before it reads a frame (identifiers, labels,
-numbers of frames) is the dataset's `metadata.json`.
+`tfds.data_source` and `tfds.builder_from_directory` read without TensorFlow: a
+video is cut into `segments`, which lie in `shards`. What a program needs to
+know before it reads a frame (identifiers, labels, numbers of frames, checksums
+of files) is the dataset's `metadata.json`.
 """
 
-import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
 
-from array_record.python import array_record_data_source
 import cv2
-from google.protobuf import message
 from jaxtyping import Float32, Int32, UInt8
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
-VERSION = '1.1.0'
+from data_pipeline import segments
+from data_pipeline import shards as shards_lib
+
+VERSION = '2.0.0'
 RULES = ('consecutive', 'uniform')
 SPLITS = ('train', 'val', 'test')
 CROP_SIZE = 256  # px (METHOD 1.1)
@@ -61,6 +58,10 @@ class VideoInfo:
     identity: the person, or '' where the list of videos does not say.
     method: how the fake was made, or ''.
     source_path: the video file, relative to the root it was prepared from.
+    digest: first 16 hex digits of the SHA-256 of frames, landmarks, boxes,
+      indices and times; every record of the video carries it.
+    group: videos that are compared with each other alone; '' where all are.
+    pair: path of the real video that a fake was made from, or ''.
   """
 
   video_id: str
@@ -70,11 +71,14 @@ class VideoInfo:
   identity: str
   method: str
   source_path: str
+  digest: str
+  group: str = ''
+  pair: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoRecord:
-  """One prepared video; see the features of `FaceVideos` for units."""
+  """One prepared video; see `segments.features` for units."""
 
   video_id: str
   frames: tuple[bytes, ...]  # encoded RGB 256 x 256 images
@@ -89,6 +93,8 @@ class VideoRecord:
   method: str
   source_path: str
   provenance: str  # JSON
+  group: str = ''
+  pair: str = ''
 
   @property
   def info(self) -> VideoInfo:
@@ -101,7 +107,17 @@ class VideoRecord:
       identity=self.identity,
       method=self.method,
       source_path=self.source_path,
+      digest=self._digest(),
+      group=self.group,
+      pair=self.pair,
     )
+
+  def _digest(self) -> str:
+    digest = hashlib.sha256(repr([len(f) for f in self.frames]).encode())
+    arrays = (self.landmarks, self.boxes, self.frame_indices, self.times)
+    for content in (*self.frames, *(array.tobytes() for array in arrays)):
+      digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 def encode_frame(
@@ -130,6 +146,13 @@ def decode_frame(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
   return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
+def list_splits(
+  data_root: str | os.PathLike, dataset: str, rule: str
+) -> tuple[str, ...]:
+  """The splits of a prepared dataset; raises like `open_records`."""
+  return tuple(_read_metadata(data_root, dataset, rule).splits)
+
+
 def open_records(
   data_root: str | os.PathLike, dataset: str, rule: str, split: str
 ) -> 'Records':
@@ -137,43 +160,63 @@ def open_records(
 
   Raises:
     ValueError: no such dataset, rule or split, or records of another version
-      only, with the command that makes it.
+      only, with the command that makes it; or metadata that cannot be read.
   """
+  metadata = _read_metadata(data_root, dataset, rule)
+  if split not in metadata.splits:
+    raise ValueError(
+      f'{metadata.folder} has no split {split!r}; it has'
+      f' {sorted(metadata.splits)}'
+    )
+  shards, videos = metadata.splits[split]
+  return Records(metadata.folder, shards, videos, metadata.segment_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Metadata:
+  """What `record_writer` noted of a dataset."""
+
+  folder: pathlib.Path
+  segment_frames: int
+  splits: dict[str, tuple[list[shards_lib.Shard], list[VideoInfo]]]
+
+
+def _read_metadata(
+  data_root: str | os.PathLike, dataset: str, rule: str
+) -> _Metadata:
   folder = dataset_dir(data_root, dataset, rule)
-  if not (folder / 'dataset_info.json').is_file():
+  path = folder / 'metadata.json'
+  command = (
+    f'`python -m data_pipeline.prepare --root VIDEOS --out {data_root}'
+    f' --dataset {dataset} --rule {rule}`'
+  )
+  try:
+    stored = json.loads(path.read_text())
+    return _Metadata(
+      folder,
+      stored['segment_frames'],
+      {
+        split: (
+          [shards_lib.Shard(**shard) for shard in written['shards']],
+          [VideoInfo(**video) for video in written['videos']],
+        )
+        for split, written in stored['splits'].items()
+      },
+    )
+  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{path} is damaged ({error!r}); make it anew with {command}'
+    ) from error
+  except FileNotFoundError:
     others = sorted(
       path.parent.name for path in folder.parent.glob('*/dataset_info.json')
     )
-    found = (
+  if others:
+    raise ValueError(
       f'{folder.parent} holds records of version {", ".join(others)}, this'
-      f' release reads {VERSION}; make them anew'
-      if others
-      else f'no prepared dataset in {folder}; make it'
+      f' release reads {VERSION}; make them anew with {command}'
     )
-    raise ValueError(
-      f'{found} with `python -m data_pipeline.prepare --root VIDEOS --out'
-      f' {data_root} --dataset {dataset} --rule {rule}`'
-    )
-  builder = tfds.builder_from_directory(os.fspath(folder))
-  if split not in builder.info.splits:
-    raise ValueError(
-      f'{folder} has no split {split!r}; it has {sorted(builder.info.splits)}'
-    )
-  videos = builder.info.metadata[split]
-  files = tuple(
-    os.fspath(path) for path in builder.info.splits[split].filepaths
-  )
-  lengths = tuple(builder.info.splits[split].shard_lengths)
-  return Records(files, lengths, tuple(VideoInfo(**v) for v in videos))
-
-
-class _WholeShard(NamedTuple):
-  """All records of a file, in the words of array_record."""
-
-  filename: str
-  take: int
-  skip: int = 0
-  examples_in_shard: int = -1  # not looked at
+  raise ValueError(f'no prepared dataset in {folder}; make it with {command}')
 
 
 class Records:
@@ -184,24 +227,40 @@ class Records:
 
   def __init__(
     self,
-    files: tuple[str, ...],
-    shard_lengths: tuple[int, ...],
-    videos: tuple[VideoInfo, ...],
+    folder: str | os.PathLike,
+    shards: Sequence[shards_lib.Shard],
+    videos: Sequence[VideoInfo],
+    segment_frames: int = segments.SEGMENT_FRAMES,
   ):
-    """Takes shard files, their numbers of records, and every video in order."""
-    if sum(shard_lengths) != len(videos):
+    """Takes shard files, every video in their order, and how it is cut.
+
+    Raises:
+      ValueError: the shards hold other numbers of records than the videos.
+    """
+    self.folder = pathlib.Path(folder)
+    self.shards = tuple(shards)
+    self.videos = tuple(videos)
+    self._segment_frames = segment_frames
+    self._reader = shards_lib.ShardReader(folder, shards)
+    lengths = [-(-info.num_frames // segment_frames) for info in self.videos]
+    num_records = sum(shard.num_records for shard in shards)
+    if sum(lengths) != num_records:
       raise ValueError(
-        f'{os.path.dirname(files[0]) if files else "a dataset"} holds '
-        f'{sum(shard_lengths)} records but describes {len(videos)} videos; '
-        'prepare it again'
+        f'{folder} holds {num_records} records but describes {len(videos)}'
+        f' videos of {sum(lengths)}; prepare it again'
       )
-    self.videos = videos
-    self._files = files
-    self._ends = tuple(itertools.accumulate(shard_lengths))
-    self._source: array_record_data_source.ArrayRecordDataSource | None = None
+    # Of each video: the number of its shard, and the place of its first record.
+    ends = np.cumsum([shard.num_records for shard in shards])
+    firsts = np.cumsum([0, *lengths])[:-1]
+    self._shard_of = np.searchsorted(ends, firsts, side='right')
+    self._first_place = firsts - np.array([0, *ends])[self._shard_of]
 
   def __len__(self) -> int:
     return len(self.videos)
+
+  def shard_of(self, video_index: int) -> int:
+    """Which of `shards` a video lies in; all of it lies in one."""
+    return int(self._shard_of[video_index])
 
   def fingerprint(self) -> str:
     """Names the videos and their lengths, in order, in 16 hex digits.
@@ -211,9 +270,6 @@ class Records:
     """
     listing = [(v.video_id, v.label, v.num_frames) for v in self.videos]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
-
-  def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {'_source': None}
 
   def read(
     self, video_index: int, frame_slots: Sequence[int]
@@ -231,89 +287,109 @@ class Records:
       IndexError: no such video or frame.
       ValueError: a damaged record; the message names shard, index and video.
     """
-    slots = list(frame_slots)
-    with self._naming(video_index):
-      fields = self._fields(video_index)
-      encoded = fields['frames'].bytes_list.value
-      frames = np.stack([decode_frame(encoded[slot]) for slot in slots])
-      landmarks = _floats(fields['landmarks'], NUM_LANDMARKS, 2)[slots]
-    return frames, landmarks
+    info = self._info(video_index)
+    for slot in frame_slots:
+      if not 0 <= slot < info.num_frames:
+        raise IndexError(
+          f'{info.video_id} has {info.num_frames} frames, no frame {slot}'
+        )
+    places = [divmod(slot, self._segment_frames) for slot in frame_slots]
+    numbers = sorted({number for number, _ in places})
+    of_number = dict(
+      zip(numbers, self._segments(video_index, numbers), strict=True)
+    )
+    frames = []
+    for number, place in places:
+      with self._naming(video_index, number):
+        frames.append(decode_frame(of_number[number].frames[place]))
+    landmarks = [of_number[number].landmarks[place] for number, place in places]
+    return np.stack(frames), np.stack(landmarks)
 
   def read_record(self, video_index: int) -> VideoRecord:
-    """Reads a whole record, its frames still encoded; raises like `read`."""
-    with self._naming(video_index):
-      fields = self._fields(video_index)
-      info = self.videos[video_index]
-      return VideoRecord(
-        video_id=info.video_id,
-        frames=tuple(fields['frames'].bytes_list.value),
-        landmarks=_floats(fields['landmarks'], NUM_LANDMARKS, 2),
-        boxes=_floats(fields['boxes'], 4),
-        frame_indices=np.asarray(
-          fields['frame_indices'].int64_list.value, np.int32
-        ),
-        times=_floats(fields['times']),
-        fps=info.fps,
-        label=info.label,
-        dataset=_text(fields['dataset']),
-        identity=info.identity,
-        method=info.method,
-        source_path=info.source_path,
-        provenance=_text(fields['provenance']),
-      )
+    """Reads a whole video, its frames still encoded; raises like `read`."""
+    info = self._info(video_index)
+    parts = self._segments(
+      video_index, range(-(-info.num_frames // self._segment_frames))
+    )
 
-  def _fields(self, video_index: int) -> Mapping[str, Any]:
-    """Parses a record as far as its encoded frames."""
-    if self._source is None:
-      # Told how many records there are, it opens a shard when that is read:
-      # a damaged one does not hide the others.
-      starts = (0, *self._ends)
-      self._source = array_record_data_source.ArrayRecordDataSource(
-        [
-          _WholeShard(file, stop - start)
-          for file, start, stop in zip(
-            self._files, starts, self._ends, strict=False
-          )
-        ]
-      )
-    example = tf_example_pb2.Example.FromString(self._source[video_index])
-    fields = example.features.feature
-    stored = _text(fields['video_id'])
-    info = self.videos[video_index]
-    if stored != info.video_id:
-      raise ValueError(f'it holds video {stored!r} instead')
-    num_frames = len(fields['frames'].bytes_list.value)
-    if num_frames != info.num_frames:
-      raise ValueError(f'it holds {num_frames} frames of {info.num_frames}')
-    return fields
+    def joined(name: str) -> np.ndarray:
+      return np.concatenate([getattr(part, name) for part in parts])
 
-  @contextlib.contextmanager
-  def _naming(self, video_index: int) -> Iterator[None]:
-    """Names shard, index and video in whatever a damaged record raises."""
+    known = parts[0]
+    return VideoRecord(
+      video_id=known.video_id,
+      frames=tuple(frame for part in parts for frame in part.frames),
+      landmarks=joined('landmarks'),
+      boxes=joined('boxes'),
+      frame_indices=joined('frame_indices'),
+      times=joined('times'),
+      fps=info.fps,
+      label=known.label,
+      dataset=known.dataset,
+      identity=known.identity,
+      method=known.method,
+      group=known.group,
+      pair=known.pair,
+      source_path=known.source_path,
+      provenance=known.provenance,
+    )
+
+  def _info(self, video_index: int) -> VideoInfo:
     if not 0 <= video_index < len(self):
       raise IndexError(f'video {video_index} of {len(self)}')
+    return self.videos[video_index]
+
+  def _segments(
+    self, video_index: int, numbers: Sequence[int]
+  ) -> list[segments.Segment]:
+    """Reads segments of a video by their number, in one call."""
+    shard = self.shard_of(video_index)
+    first = int(self._first_place[video_index])
+    try:
+      read = self._reader.read(shard, [first + number for number in numbers])
+    except ValueError:
+      for number in numbers:  # which of them it is
+        with self._naming(video_index, number):
+          self._reader.read(shard, [first + number])
+      raise
+    parsed = []
+    for number, serialized in zip(numbers, read, strict=True):
+      with self._naming(video_index, number):
+        parsed.append(self._parse(video_index, number, serialized))
+    return parsed
+
+  def _parse(
+    self, video_index: int, number: int, serialized: bytes
+  ) -> segments.Segment:
+    """Parses a segment and compares it with what the data set lists."""
+    info, start = self.videos[video_index], number * self._segment_frames
+    segment = segments.parse(serialized)
+    if (segment.video_id, segment.start) != (info.video_id, start):
+      raise ValueError(
+        f'it holds frames from {segment.start} on of {segment.video_id!r},'
+        f' not from {start} on'
+      )
+    if segment.video_digest != info.digest:
+      raise ValueError(
+        f'it is of another preparation: its video is {segment.video_digest},'
+        f' the data set lists {info.digest}'
+      )
+    expected = min(self._segment_frames, info.num_frames - start)
+    if len(segment.frames) != expected:
+      raise ValueError(f'it holds {len(segment.frames)} frames of {expected}')
+    return segment
+
+  @contextlib.contextmanager
+  def _naming(self, video_index: int, number: int) -> Iterator[None]:
+    """Names shard, index and video in whatever a damaged record raises."""
     try:
       yield
-    except IndexError as error:
-      raise IndexError(
-        f'{self.videos[video_index].video_id} has '
-        f'{self.videos[video_index].num_frames} frames: {error}'
-      ) from error
-    except (ValueError, RuntimeError, message.DecodeError) as error:
-      shard = bisect.bisect_right(self._ends, video_index)
-      index = video_index - (self._ends[shard - 1] if shard else 0)
+    except ValueError as error:
+      path = self._reader.path(self.shard_of(video_index))
       raise ValueError(
-        f'damaged record {index} of {self._files[shard]} (video '
-        f'{self.videos[video_index].video_id!r}): {error}'
+        f'damaged record {int(self._first_place[video_index]) + number} of'
+        f' {path} (video {self.videos[video_index].video_id!r}): {error}'
       ) from error
-
-
-def _floats(field: Any, *shape: int) -> Float32[np.ndarray, 'n *shape']:
-  return np.asarray(field.float_list.value, np.float32).reshape(-1, *shape)
-
-
-def _text(field: Any) -> str:
-  return field.bytes_list.value[0].decode()
 
 
 def dataset_dir(

@@ -131,9 +131,9 @@ def test_videos_shorter_than_a_clip_are_refused(train_records):
 
 @pytest.fixture
 def damaged(data_root, tmp_path):
-  """Copies the training records and flips bytes within some of them."""
+  """Copies the training records and flips bytes of some videos' frames."""
 
-  def damage(*videos):
+  def damage(*videos, frames=slice(None)):
     shutil.copytree(
       data_root / 'demo/consecutive', tmp_path / 'demo/consecutive'
     )
@@ -141,12 +141,12 @@ def damaged(data_root, tmp_path):
     (shard,) = (tmp_path / 'demo').rglob('*train.array_record*')
     raw = bytearray(shard.read_bytes())
     for video in videos:
-      frame = whole.read_record(video).frames[5]
-      place = raw.find(frame[2000:2200])  # their headers are alike
-      assert place > 0
-      raw[place : place + 200] = bytes(
-        b ^ 255 for b in raw[place : place + 200]
-      )
+      for frame in whole.read_record(video).frames[frames]:
+        place = raw.find(frame[2000:2200])  # their headers are alike
+        assert place > 0
+        raw[place : place + 200] = bytes(
+          b ^ 255 for b in raw[place : place + 200]
+        )
     shard.write_bytes(raw)
     return records.open_records(tmp_path, 'demo', 'consecutive', 'train')
 
@@ -157,7 +157,7 @@ def test_a_damaged_record_stops_the_stream_by_name(damaged):
   iterator = clips.train_dataset(damaged(2), **OPTIONS)
   with pytest.raises(
     ValueError,
-    match=r"damaged record 2 of .*demo-train.*'train2'.*corrupt_records",
+    match=r"damaged record \d+ of .*demo-train.*'train2'.*corrupt_records",
   ):
     take(iterator, 20)
 
@@ -193,6 +193,27 @@ def test_a_clip_of_the_next_readable_video_takes_the_place(
       assert video == (was if was < 2 else 0)  # 2 -> 3 -> 0
       replaced += was != video
   assert replaced > 20
+
+
+def test_only_clips_that_touch_the_damaged_frames_are_replaced(
+  damaged, train_records
+):
+  broken = damaged(2, frames=slice(4, 8))
+  iterator = clips.train_dataset(broken, **SUBSTITUTE)
+  stream = take(iterator, 20)
+  assert iterator.num_corrupt == 1
+  whole = take(clips.train_dataset(train_records, **OPTIONS), 20)
+  ours = np.concatenate([batch['landmarks'] for batch in stream])
+  theirs = np.concatenate([batch['landmarks'] for batch in whole])
+  points = train_records.read_record(2).landmarks
+  kept = replaced = 0
+  for clip, original in zip(ours, theirs, strict=True):
+    touched = any(np.array_equal(p, q) for p in original for q in points[4:8])
+    assert touched != np.array_equal(clip, original)
+    of_video = any(np.array_equal(original[0], q) for q in points)
+    kept += of_video and not touched
+    replaced += touched
+  assert kept > 10 and replaced > 10
 
 
 def test_a_substitute_is_a_function_of_its_place(damaged):

@@ -6,14 +6,14 @@ import hashlib
 import pathlib
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
-from data_pipeline import record_writer, records, staging
+from data_pipeline import record_writer, records, shards, staging
 
 
 def make_record(
@@ -41,9 +41,9 @@ def make_record(
 
 
 def write_example(out: pathlib.Path) -> pathlib.Path:
-  """Twenty training videos (two shards) and two to test on."""
+  """Twenty training videos (two shards), most cut unevenly, two to test on."""
   train = [make_record(f'train{i}', 3 + i) for i in range(20)]
-  test = [make_record(f'test{i}', 4, label=i) for i in range(2)]
+  test = [make_record(f'test{i}', 6, label=i) for i in range(2)]
   return record_writer.write_records(
     out, 'mine', 'consecutive', {'train': train, 'test': test}
   )
@@ -62,7 +62,7 @@ def train(written) -> records.Records:
 
 
 def test_videos_are_known_without_reading_frames(train, monkeypatch):
-  monkeypatch.setattr(records.Records, '_fields', None)  # reading would fail
+  monkeypatch.setattr(records.Records, '_segments', None)  # would fail
   assert len(train) == len(train.videos) == 20
   assert [video.num_frames for video in train.videos] == list(range(3, 23))
   assert train.videos[7] == make_record('train7', 10).info
@@ -110,21 +110,82 @@ def test_only_the_asked_frames_are_decoded(train, monkeypatch):
   assert decoded == list(make_record('train19', 22).frames[5:9])
 
 
-def test_tfds_reads_the_records_without_tensorflow(written):
-  folder = written / 'mine' / 'consecutive' / records.VERSION
-  builder = tfds.builder_from_directory(str(folder))
-  assert str(builder.info.version) == records.VERSION
-  assert builder.info.features['label'].names == ['real', 'fake']
-  source = builder.as_data_source('test')
-  assert len(source) == 2
-  example = source[1]
-  expected = make_record('test1', 4, label=1)
-  assert example['video_id'] == b'test1.mp4'
-  np.testing.assert_array_equal(example['landmarks'], expected.landmarks)
-  np.testing.assert_array_equal(
-    example['frames'][2], records.decode_frame(expected.frames[2])
+@pytest.mark.parametrize('num_frames', [1, 2, 4, 8, 16])
+def test_a_clip_of_any_length_at_any_offset_is_that_of_the_video(
+  train, num_frames
+):
+  record = make_record('train19', 22)
+  for start in range(22 - num_frames + 1):
+    slots = range(start, start + num_frames)
+    frames, landmarks = train.read(19, slots)
+    np.testing.assert_array_equal(
+      landmarks, record.landmarks[start:][:num_frames]
+    )
+    np.testing.assert_array_equal(
+      frames, [records.decode_frame(record.frames[slot]) for slot in slots]
+    )
+
+
+@pytest.mark.parametrize(
+  ('slots', 'asked'), [((4, 5, 6, 7), 1), ((5, 6, 7, 8), 2), ((21, 0), 2)]
+)
+def test_a_clip_reads_the_segments_it_lies_in_and_no_others(
+  train, monkeypatch, slots, asked
+):
+  calls = []
+  read = shards.ShardReader.read
+  monkeypatch.setattr(
+    shards.ShardReader,
+    'read',
+    lambda *args: calls.append(args[2]) or read(*args),
   )
-  assert 'tensorflow' not in sys.modules
+  train.read(19, slots)
+  (places,) = calls  # one call, however many segments
+  assert len(places) == asked
+
+
+_PLAIN_PROGRAM = """
+import sys
+import numpy as np
+import tensorflow_datasets as tfds
+
+folder, truth = sys.argv[1:]
+builder = tfds.builder_from_directory(folder)
+assert builder.info.features['label'].names == ['real', 'fake']
+examples = [dict(example) for example in builder.as_data_source('test')]
+frames = np.concatenate([example['frames'] for example in examples[:2]])
+np.savez(
+  truth,
+  frames=frames,
+  **{
+    name: np.concatenate([example[name] for example in examples[:2]])
+    for name in ('landmarks', 'boxes', 'frame_indices', 'times')
+  },
+)
+assert [example['start'] for example in examples] == [0, 4, 0, 4]
+assert [example['label'] for example in examples] == [0, 0, 1, 1]
+assert examples[2]['video_id'] == b'test1.mp4'
+assert examples[2]['method'] == b'swap'
+loaded = [name for name in sys.modules if name.startswith('data_pipeline')]
+assert not loaded and 'tensorflow' not in sys.modules
+"""
+
+
+def test_plain_tfds_reads_the_records_in_a_process_without_our_code(
+  written, tmp_path
+):
+  folder = written / 'mine' / 'consecutive' / records.VERSION
+  subprocess.run(
+    [sys.executable, '-c', _PLAIN_PROGRAM, folder, tmp_path / 'read.npz'],
+    check=True,
+    cwd=tmp_path,
+  )
+  read, expected = np.load(tmp_path / 'read.npz'), make_record('test0', 6)
+  np.testing.assert_array_equal(
+    read['frames'], [records.decode_frame(f) for f in expected.frames]
+  )
+  for field in ('landmarks', 'boxes', 'frame_indices', 'times'):
+    np.testing.assert_array_equal(read[field], getattr(expected, field))
 
 
 def test_the_same_videos_give_the_same_bytes_in_another_process(
@@ -198,7 +259,9 @@ def test_records_of_another_version_are_refused_with_the_command(tmp_path):
 
 def test_a_fingerprint_tells_other_videos_or_lengths_apart(train):
   def fingerprint(*videos):
-    return records.Records(('file',), (len(videos),), videos).fingerprint()
+    counts = [-(-video.num_frames // 4) for video in videos]
+    shard = shards.Shard('file', sum(counts), 0, '')
+    return records.Records('folder', [shard], videos).fingerprint()
 
   first, second, *_ = train.videos
   same = fingerprint(first, second)
@@ -214,8 +277,11 @@ def test_a_fingerprint_tells_other_videos_or_lengths_apart(train):
 def test_there_are_no_negative_videos_and_no_frames_past_the_end(train):
   with pytest.raises(IndexError, match='video -1 of 20'):
     train.read(-1, [0])
-  with pytest.raises(IndexError, match=r'train2\.mp4 has 5 frames'):
-    train.read(2, [5])
+  for slot in (5, -1):
+    with pytest.raises(
+      IndexError, match=rf'train2\.mp4 has 5 frames, no frame {slot}'
+    ):
+      train.read(2, [slot])
 
 
 def test_a_damaged_record_is_named_by_shard_index_and_video(tmp_path):
@@ -227,11 +293,11 @@ def test_a_damaged_record_is_named_by_shard_index_and_video(tmp_path):
   raw[place : place + 200] = bytes(200)
   shard.write_bytes(raw)
   train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
-  train.read(17, [4])
+  train.read(18, [0, 8, 20])
   with pytest.raises(
-    ValueError, match=r"damaged record 2 of .*00001-of-00002.*'train18\.mp4'"
+    ValueError, match=r"damaged record 11 of .*00001-of-00002.*'train18\.mp4'"
   ):
-    train.read(18, [4])
+    train.read(18, [0, 4, 8])
 
 
 def test_a_missing_shard_does_not_hide_the_others(tmp_path):
@@ -240,7 +306,7 @@ def test_a_missing_shard_does_not_hide_the_others(tmp_path):
   shard.unlink()
   train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
   train.read(15, [4])
-  with pytest.raises(ValueError, match=r"record 0 of .*00001.*'train16\.mp4'"):
+  with pytest.raises(ValueError, match=r"record 1 of .*00001.*'train16\.mp4'"):
     train.read(16, [4])
 
 
@@ -251,21 +317,60 @@ def test_a_record_of_another_length_than_described_is_damaged(tmp_path):
   assert '"num_frames": 10' in text
   described.write_text(text.replace('"num_frames": 10', '"num_frames": 11'))
   train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
-  with pytest.raises(ValueError, match=r'damaged.*holds 10 frames of 11'):
-    train.read(7, [0])
+  with pytest.raises(ValueError, match=r'damaged.*holds 2 frames of 3'):
+    train.read(7, [8])
+
+
+def test_a_shard_of_another_preparation_is_noticed_when_it_is_read(tmp_path):
+  """As when a copy was stopped and taken up again from a newer data set."""
+  folder, other = write_example(tmp_path / 'a'), tmp_path / 'b'
+  changed = make_record('train16', 19)
+  changed = dataclasses.replace(changed, landmarks=changed.landmarks + 1)
+  videos = [make_record(f'train{i}', 3 + i) for i in range(20)]
+  videos[16] = changed
+  newer = record_writer.write_records(
+    other, 'mine', 'consecutive', {'train': videos}
+  )
+  name = 'mine-train.array_record-00001-of-00002'
+  assert (folder / name).stat().st_size == (newer / name).stat().st_size
+  shutil.copy(newer / name, folder / name)
+  train = records.open_records(tmp_path / 'a', 'mine', 'consecutive', 'train')
+  train.read(17, [0])
+  with pytest.raises(
+    ValueError,
+    match=r"damaged record 0 of .*'train16\.mp4'.*another preparation",
+  ):
+    train.read(16, [0])
+
+
+def test_shards_in_each_others_place_are_noticed_when_they_are_read(tmp_path):
+  folder = write_example(tmp_path)
+  first, second = sorted(folder.glob('mine-train*'))
+  first.rename(folder / 'aside')
+  second.rename(first)
+  (folder / 'aside').rename(second)
+  train = records.open_records(tmp_path, 'mine', 'consecutive', 'train')
+  for video in range(20):
+    with pytest.raises(ValueError, match='damaged record'):
+      train.read(video, [0])
+
+
+@pytest.mark.parametrize('text', ['{', '{}', '{"splits": {"train": {}}}'])
+def test_metadata_that_cannot_be_read_is_named(tmp_path, text):
+  folder = write_example(tmp_path)
+  (folder / 'metadata.json').write_text(text)
+  with pytest.raises(ValueError, match=r'metadata\.json is damaged .*prepare'):
+    records.open_records(tmp_path, 'mine', 'consecutive', 'train')
 
 
 def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
   folder = write_example(tmp_path)
   before = _digests(folder)
 
-  class Broken:
-    """A frame that cannot be read when its turn comes."""
+  def burn(_):
+    raise OSError('disk on fire')
 
-    def read(self) -> bytes:
-      raise OSError('disk on fire')
-
-  monkeypatch.setattr(record_writer.io, 'BytesIO', lambda _: Broken())
+  monkeypatch.setattr(record_writer.segments, 'serialize', burn)
   with pytest.raises(OSError, match='disk on fire'):
     record_writer.write_records(
       tmp_path, 'mine', 'consecutive', {'train': [make_record('new', 4)]}
