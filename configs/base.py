@@ -54,6 +54,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   synthesis.mode = 'auto'  # 'vmap' | 'map' | 'auto': map on CPU, else vmap
   synthesis.margin = (5, 24)  # px of the 256 crop cut from every side
   synthesis.flip_prob = 0.5
+  # Large moves of the landmarks between frames are shortened (METHOD 2.4).
+  synthesis.smooth_landmarks = True
   synthesis.num_points_68_prob = 0.25  # forehead points ignored (METHOD 2.6)
   synthesis.hull_probs = (0.25, 0.25, 0.25, 0.25)  # hull types 0 to 3
   synthesis.augment_source_prob = 0.5  # else the target gets the colours
@@ -95,6 +97,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   synthesis.cutout_prob = 0.5
   synthesis.cutout_threshold = (0.5, 1.0)  # of 255, frame 0
   synthesis.cutout_extra = 0.01  # share of patches masked at random
+  # Soft label of a pseudo-fake's frame: what boundary cutout leaves 'visible'
+  # (METHOD 3.4), or 'constant': 1, the label of the clip.
+  synthesis.soft_label = 'visible'
   # Targets (METHOD 4).
   synthesis.target_grid = 'point'  # 'point' | 'area' (D14)
   synthesis.boundary_change = (  # 'absolute' | 'uint8_wrap' (D1)

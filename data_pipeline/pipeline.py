@@ -125,6 +125,9 @@ def make_pair(
     params.cutout_on,
     extra=synthesis.cutout_extra,
   )
+  soft_label = cut.soft_label
+  if synthesis.soft_label == 'constant':
+    soft_label = jnp.ones_like(soft_label)
   return Pair(
     levels=cutout.blank_patches(blend.clips, cut.kept),
     hull=blend.hull,
@@ -133,7 +136,7 @@ def make_pair(
     cells=cells / 255.0,
     vulnerability_map=vulnerability_map,
     real_vulnerability_map=real_vulnerability_map,
-    soft_label=cut.soft_label,
+    soft_label=soft_label,
     kept=cut.kept,
     real_first=order[0] < 0.5,
     params=params,

@@ -183,6 +183,18 @@ def test_ablations_make_other_pairs_of_the_same_shape(config, batch):
       assert np.abs(array - batch[name]).max() > 0.1
 
 
+def test_constant_soft_labels_are_the_label_of_the_clip(config, batch):
+  constant = maker(dataclasses.replace(config, soft_label='constant'), 'map')
+  labels = constant(*inputs(8))
+  np.testing.assert_array_equal(
+    labels['soft_label'], np.repeat(batch['label'][:, None], FRAMES, 1)
+  )
+  for name in batch.keys() - {'soft_label'}:
+    np.testing.assert_array_equal(labels[name], batch[name])
+  visible = np.asarray(batch['soft_label'])
+  assert np.any((0 < visible) & (visible < 1))
+
+
 @pytest.fixture(scope='module')
 def statistics(config, golden):
   """Boundary, targets and cutout of 300 pairs, the released semantics.

@@ -20,6 +20,7 @@ from data_pipeline.synthesis import masks, photometric, warp
 
 _CHOICES = {
   'mode': ('auto', 'vmap', 'map'),
+  'soft_label': ('visible', 'constant'),
   'target_grid': ('point', 'area'),
   'boundary_change': ('absolute', 'uint8_wrap'),
   'target_kind': ('standardized', 'gaussian', 'max_normalized'),
@@ -78,6 +79,9 @@ class SynthesisConfig:
   target_grid: str
   boundary_change: str
   target_kind: str
+  # Younger than some runs, whose config.json does not have them.
+  smooth_landmarks: bool = True
+  soft_label: str = 'visible'
 
   def __post_init__(self):
     for name, choices in _CHOICES.items():
@@ -319,7 +323,9 @@ def blend_clip(
     image_size: px of the output.
     gather: resample by gathers (CPU) instead of matrices.
   """
-  points = landmarks_lib.smooth(landmarks_lib.reorder_forehead(landmarks))
+  points = landmarks_lib.reorder_forehead(landmarks)
+  if config.smooth_landmarks:
+    points = landmarks_lib.smooth(points)
   blend = functools.partial(
     _blend_frames, config=config, image_size=image_size, gather=gather
   )
