@@ -39,7 +39,7 @@ from data_pipeline.sources import catalogue
 
 _REPORT_FIELDS = (
   'video_id', 'split', 'label', 'rule', 'status', 'reason', 'num_frames',
-  'detail',
+  'detail', 'notes',
 )  # fmt: skip
 _TABLE_ROWS = 40  # longer tables show what was skipped only
 
@@ -258,7 +258,9 @@ def write_report(
   with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.DictWriter(file, _REPORT_FIELDS)
     writer.writeheader()
-    writer.writerows(dataclasses.asdict(outcome) for outcome in outcomes)
+    for outcome in outcomes:
+      notes = '; '.join(outcome.notes)
+      writer.writerow({**dataclasses.asdict(outcome), 'notes': notes})
 
 
 def _show(
@@ -271,7 +273,8 @@ def _show(
     table = rich.table.Table('video', 'split', 'rule', 'result', 'why')
     for o in shown:
       result = f'{o.num_frames} frames' if o.status == 'kept' else o.reason
-      table.add_row(o.video_id, o.split, o.rule, result, o.detail)
+      why = '; '.join([*o.notes, o.detail])
+      table.add_row(o.video_id, o.split, o.rule, result, why)
     console.print(table)
   counts: dict[str, int] = {}
   for outcome in outcomes:

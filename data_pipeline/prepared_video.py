@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 
+import av
 import cv2
 import numpy as np
 import onnxruntime
@@ -61,6 +62,7 @@ class Outcome:
     reason: '' or one of unreadable, missing, too_short, no_face.
     num_frames: frames kept.
     detail: one line for people.
+    notes: what is odd about the file; it may well be kept nevertheless.
   """
 
   video_id: str
@@ -71,6 +73,7 @@ class Outcome:
   reason: str = ''
   num_frames: int = 0
   detail: str = ''
+  notes: tuple[str, ...] = ()
 
 
 def prepare_video(
@@ -96,47 +99,53 @@ def prepare_video(
       f'{max(end - video.start, 0)} frames; a clip needs {settings.min_frames}',
     )
 
+  def notes_of(decoding: video_lib.Decoding) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*stream.notes, *decoding.notes]))
+
   def choose(rule: str, num_frames: int) -> np.ndarray:
     count = settings.count(rule, video.split)
     return video.start + video_lib.frame_indices(num_frames, count, rule)
 
   length = end - video.start
   chosen = {rule: choose(rule, length) for rule in rules}
-  clips, num_decoded = extraction.extract_faces(
+  clips, decoding = extraction.extract_faces(
     path, chosen, backend, settings.margin
   )
-  asked = sorted({int(i) for indices in chosen.values() for i in indices})
-  note = ''
-  if num_decoded < len(asked):
-    # The packets are there but do not all decode: spread over what does.
-    length = asked[num_decoded - 1] + 1 - video.start if num_decoded else 0
-    note = f'damaged after frame {video.start + length - 1}; '
+  if decoding.num_frames is not None and decoding.num_frames < end:
+    # There are packets without a frame: spread over the frames.
+    length = max(decoding.num_frames - video.start, 0)
     if length < settings.min_frames:
-      return [], skipped('unreadable', f'{length} frames decode')
+      said = ''.join(f' ({error})' for error in decoding.errors[:1])
+      return [], skipped(
+        'unreadable', f'{length} frames decode{said}', notes_of(decoding)
+      )
     chosen = {rule: choose(rule, length) for rule in rules}
-    clips, _ = extraction.extract_faces(path, chosen, backend, settings.margin)
-  elif stream.truncated:
-    note = (
-      f'cut off: {stream.num_frames} of {stream.declared_frames} declared '
-      'frames; '
+    clips, decoding = extraction.extract_faces(
+      path, chosen, backend, settings.margin
     )
+  notes = notes_of(decoding)
+  asked = {int(i) for indices in chosen.values() for i in indices}
+  lost = decoding.missing
+  if lost and len(asked) - len(lost) < settings.min_frames:
+    return [], skipped('unreadable', next(iter(lost.values())), notes)
   kept, outcomes = [], []
   for rule in rules:
     clip, asked_for = clips[rule], len(chosen[rule])
-    detail = f'{note}face in {len(clip.frames)} of {asked_for} frames'
+    detail = f'face in {len(clip.frames)} of {asked_for} frames'
     if len(clip.frames) < settings.min_frames:
       reason = 'too_short' if len(clip.frames) else 'no_face'
-      outcomes += _skip(video, [rule], reason, detail)
+      outcomes += _skip(video, [rule], reason, detail, notes)
       continue
-    kept.append(_record(path, video, rule, clip, stream, settings, backend))
-    outcomes.append(_outcome(video, rule, 'kept', '', len(clip.frames), detail))
+    kept.append(_record(path, video, clip, stream, settings, backend))
+    outcomes.append(
+      _outcome(video, rule, 'kept', '', len(clip.frames), detail, notes)
+    )
   return kept, outcomes
 
 
 def _record(
   path: pathlib.Path,
   video: catalogue.Video,
-  rule: str,
   clip: extraction.FaceClip,
   stream: video_lib.VideoStream,
   settings: Settings,
@@ -154,6 +163,7 @@ def _record(
     'settings': dataclasses.asdict(settings),
     'backend': backend.name,
     'versions': {
+      'av': av.__version__,
       'opencv': cv2.__version__,
       'onnxruntime': onnxruntime.__version__,
     },
@@ -166,7 +176,7 @@ def _record(
     landmarks=clip.landmarks,
     boxes=clip.boxes,
     frame_indices=clip.frame_indices,
-    times=np.full(len(clip.frames), np.nan, np.float32),  # not known yet
+    times=clip.times,
     fps=stream.fps,
     label=video.label,
     dataset=video.dataset,
@@ -184,6 +194,7 @@ def _outcome(
   reason: str,
   num_frames: int,
   detail: str,
+  notes: tuple[str, ...],
 ) -> Outcome:
   return Outcome(
     video_id=video.video_id,
@@ -194,13 +205,20 @@ def _outcome(
     reason=reason,
     num_frames=num_frames,
     detail=detail,
+    notes=notes,
   )
 
 
 def _skip(
-  video: catalogue.Video, rules: Sequence[str], reason: str, detail: str
+  video: catalogue.Video,
+  rules: Sequence[str],
+  reason: str,
+  detail: str,
+  notes: tuple[str, ...] = (),
 ) -> list[Outcome]:
-  return [_outcome(video, rule, 'skipped', reason, 0, detail) for rule in rules]
+  return [
+    _outcome(video, rule, 'skipped', reason, 0, detail, notes) for rule in rules
+  ]
 
 
 def _relative(message: str, root: pathlib.Path) -> str:

@@ -40,7 +40,10 @@ class Staging:
       return None
     if stored['made_from'] != self._made_from(video, rule):
       return None
-    return prepared_video.Outcome(**stored['outcome'])
+    fields = stored['outcome']
+    return prepared_video.Outcome(
+      **{**fields, 'notes': tuple(fields.get('notes', ()))}
+    )
 
   def finish(
     self,

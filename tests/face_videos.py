@@ -77,12 +77,12 @@ def write_numbered_video(
   )
   assert writer.isOpened()
   for number in range(num_frames):
-    writer.write(_numbered_frame(number, size)[..., ::-1])
+    writer.write(numbered_image(number, size)[..., ::-1])
   writer.release()
   return path
 
 
-def _numbered_frame(number: int, size: tuple[int, int]) -> np.ndarray:
+def numbered_image(number: int, size: tuple[int, int]) -> np.ndarray:
   width, height = size
   bits = [(number >> bit) & 1 for bit in range(_BITS)]
   bars = np.repeat(np.array(bits, np.uint8) * 200, width // _BITS)

@@ -1,6 +1,8 @@
 """One video: rules, stretches, the followed face, damage."""
 
+import av
 import face_videos
+import made_videos
 import numpy as np
 import pytest
 
@@ -68,9 +70,16 @@ def decoded(monkeypatch) -> list[int]:
   decode = extraction.video_lib.decode_frames
 
   def note(path, indices):
-    for index, frame in decode(path, indices):
-      numbers.append(index)
-      yield index, frame
+    decoding = decode(path, indices)
+    step = decoding._frames
+
+    def noted():
+      for frame in step:
+        numbers.append(frame.index)
+        yield frame
+
+    decoding._frames = noted()
+    return decoding
 
   monkeypatch.setattr(extraction.video_lib, 'decode_frames', note)
   return numbers
@@ -135,5 +144,52 @@ def test_a_cut_off_video_is_kept_as_far_as_it_goes_and_says_so(tmp_path):
     tmp_path, face_videos.video('cut.mp4')
   )
   assert len(kept) == 2
-  assert 'of 60 declared frames' in outcomes[0].detail
+  assert 'of 60 frames are there' in outcomes[0].notes[0]
   assert kept[1].frame_indices[-1] > 20
+
+
+def test_a_record_keeps_the_time_of_each_frame(tmp_path):
+  pts = [*range(20), *range(40, 60)]
+  made_videos.write(
+    tmp_path / 'a.mp4', made_videos.numbered(range(40)), pts=pts
+  )
+  kept, outcomes = face_videos.prepare_one(tmp_path, face_videos.video('a.mp4'))
+  for record in kept:
+    np.testing.assert_allclose(
+      record.times, np.array(pts)[record.frame_indices] / 25, rtol=1e-5
+    )
+    assert record.fps == pytest.approx(40 / 60 * 25)
+  assert [outcome.notes for outcome in outcomes] == [(), ()]
+
+
+def test_frames_are_spread_over_those_that_decode(tmp_path):
+  path = made_videos.write(
+    tmp_path / 'a.mp4',
+    made_videos.numbered(range(100)),
+    options=made_videos.PLAIN | {'g': '10'},
+  )
+  with av.open(str(path)) as container:
+    places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+  raw = bytearray(path.read_bytes())
+  for place, size in places[50:60]:
+    raw[place : place + size] = b'\xff' * size
+  path.write_bytes(raw)
+  (record,), (outcome,) = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['uniform']
+  )
+  assert len(record.frames) == 32
+  assert record.frame_indices[-1] == 89
+  assert record.times[-1] == pytest.approx(99 / 25)
+  assert outcome.notes == ('10 of 100 frames damaged',)
+
+
+def test_a_video_that_cannot_be_converted_is_unreadable(tmp_path):
+  made_videos.write(
+    tmp_path / 'a.mp4',
+    made_videos.numbered(range(9)),
+    options=made_videos.PLAIN | {'x264-params': 'colormatrix=ycgco'},
+  )
+  kept, outcomes = face_videos.prepare_one(tmp_path, face_videos.video('a.mp4'))
+  assert not kept
+  assert [outcome.reason for outcome in outcomes] == ['unreadable'] * 2
+  assert 'YCgCo' in outcomes[0].detail

@@ -1,7 +1,7 @@
 """One video file -> the crops of its main face.
 
 What enters: a path and the frame numbers to look at. What leaves: a
-`FaceClip` for each set of frames.
+`FaceClip` for each set of frames, and what was met on the way to them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +24,17 @@ class FaceClip:
   Attributes:
     frames: RGB crops.
     landmarks: 81 points in pixels of the crop.
-    boxes: x0, y0, x1, y1 of the face in pixels of the frame.
+    boxes: x0, y0, x1, y1 of the face in pixels of the frame, upright and with
+      square pixels.
     frame_indices: positions in the video.
+    times: seconds from the video's first frame; NaN where there is none.
   """
 
   frames: UInt8[np.ndarray, 'n 256 256 3']
   landmarks: Float32[np.ndarray, 'n 81 2']
   boxes: Float32[np.ndarray, 'n 4']
   frame_indices: Int32[np.ndarray, 'n']
+  times: Float32[np.ndarray, 'n']
 
 
 def extract_faces(
@@ -39,7 +42,7 @@ def extract_faces(
   rules: Mapping[str, Sequence[int] | np.ndarray],
   backend: backend_lib.FaceBackend,
   margin: float = 0.25,
-) -> tuple[dict[str, FaceClip], int]:
+) -> tuple[dict[str, FaceClip], video_lib.Decoding]:
   """Crops the main face out of chosen frames of a video.
 
   Which face that is, is known after the last frame only. No more than one
@@ -55,23 +58,26 @@ def extract_faces(
     margin: of the face box, added on every side of it.
 
   Returns:
-    By name, the frames that show the face (possibly none); and how many of
-    the asked frames could be decoded.
+    By name, the frames that show the face (possibly none); and the pass over
+    the file, which knows what is missing, and why.
   """
   asked = sorted({int(i) for indices in rules.values() for i in indices})
   detections: dict[int, backend_lib.Faces] = {}
+  times: dict[int, float] = {}
   crops: dict[_Face, crops_lib.FaceCrop | None] = {}
 
-  def cut(frame: np.ndarray, face: _Face) -> None:
+  def cut(image: np.ndarray, face: _Face) -> None:
     crops[face] = crops_lib.crop_face(
-      frame, face.box, face.keypoints, backend, margin
+      image, face.box, face.keypoints, backend, margin
     )
 
-  for index, frame in video_lib.decode_frames(path, asked):
-    found = detections[index] = backend.detect(frame)
+  decoding = video_lib.decode_frames(path, asked)
+  for frame in decoding:
+    times[frame.index] = frame.time
+    found = detections[frame.index] = backend.detect(frame.image)
     if len(found.scores):
       heaviest = max(range(len(found.scores)), key=found.weight)
-      cut(frame, _Face.at(index, found, heaviest))
+      cut(frame.image, _Face.at(frame.index, found, heaviest))
   tracks = {}
   missing: dict[int, set[_Face]] = {}
   for rule, indices in rules.items():
@@ -85,11 +91,13 @@ def extract_faces(
     for _, face in _faces_of(tracks[rule]):
       if face not in crops:
         missing.setdefault(face.index, set()).add(face)
-  for index, frame in video_lib.decode_frames(path, sorted(missing)):
-    for face in missing[index]:
-      cut(frame, face)
-  clips = {rule: _face_clip(crops, track) for rule, track in tracks.items()}
-  return clips, len(detections)
+  for frame in video_lib.decode_frames(path, sorted(missing)):
+    for face in missing[frame.index]:
+      cut(frame.image, face)
+  clips = {
+    rule: _face_clip(crops, track, times) for rule, track in tracks.items()
+  }
+  return clips, decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +133,9 @@ def _faces_of(track: tracks_lib.FaceTrack) -> Iterator[tuple[int, _Face]]:
 
 
 def _face_clip(
-  crops: Mapping[_Face, crops_lib.FaceCrop | None], track: tracks_lib.FaceTrack
+  crops: Mapping[_Face, crops_lib.FaceCrop | None],
+  track: tracks_lib.FaceTrack,
+  times: Mapping[int, float],
 ) -> FaceClip:
   """Gathers crops, leaving out those that no landmarks can be given to."""
   of_track = [
@@ -149,4 +159,5 @@ def _face_clip(
     landmarks=np.array(landmarks, np.float32).reshape(-1, 81, 2),
     boxes=track.boxes[slots[kept]],
     frame_indices=indices[kept].astype(np.int32),
+    times=np.array([times[i] for i in indices[kept].tolist()], np.float32),
   )

@@ -1,89 +1,106 @@
 """Video file -> frames, by exact frame number.
 
-What enters: a path. What leaves: RGB uint8 frames in [0, 255], turned upright
-where the file carries a rotation flag.
+What enters: a path. What leaves: RGB uint8 frames in [0, 255], upright, with
+square pixels, each with its own time.
 
-A frame number is a position in presentation order, 0 for the first frame,
-whatever the frame rate does. Frames are decoded one after the other: seeking
-lands on the wrong frame in many files (variable frame rate, broken
-timestamps), and decoding a 720p frame costs 2 ms, a twentieth of finding the
-face in it.
+A frame is a picture that was decoded; its number is its position among them in
+the order of presentation, 0 for the first, whatever the frame rate does. A
+picture that cannot be converted keeps its number and is missing. Frames are
+decoded one after the other: seeking lands on the wrong frame in many files
+(variable frame rate, broken timestamps), and decoding a 720p frame costs 2 ms,
+a twentieth of finding the face in it.
 """
 
 from collections.abc import Iterable, Iterator
 import dataclasses
+import fractions
 import itertools
 import os
-import pathlib
 
-import cv2
+from av import error as av_error
 from jaxtyping import Int64, UInt8
 import numpy as np
+
+from data_pipeline.faces import container as container_lib
+from data_pipeline.faces import decoder as decoder_lib
+from data_pipeline.faces import deinterlacing, pictures
 
 SPREADS = ('consecutive', 'uniform')
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoStream:
-  """What a file holds.
+  """What a file holds, as far as its packets tell.
 
   Attributes:
-    width: px, upright.
-    height: px, upright.
-    fps: average frames a second; 0 where the file does not say.
-    num_frames: frames that are in the file.
-    declared_frames: frames that its header promises; more than `num_frames`
-      where the file was cut off.
+    codec: FFmpeg's name of it, h264 or vp9.
+    width: px of the first frame, upright, with square pixels.
+    height: px, the same.
+    fps: frames over duration; without timestamps what the file declares, or 0.
+    num_frames: packets, counted: as many frames decode, unless some are
+      damaged or share a packet. A `Decoding` knows.
+    duration: seconds from the first frame to the end of the last; 0 without
+      timestamps.
+    notes: what is odd about the file.
   """
 
+  codec: str
   width: int
   height: int
   fps: float
   num_frames: int
-  declared_frames: int
+  duration: float
+  notes: tuple[str, ...]
 
-  @property
-  def truncated(self) -> bool:
-    """Whether the file ends well before its header says."""
-    # Choice: some containers estimate the number from duration and rate.
-    return self.num_frames < 0.98 * self.declared_frames - 2
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """One frame.
+
+  Attributes:
+    index: frame number.
+    time: seconds from the first frame, by the timestamps of both; NaN where it
+      has none.
+    image: RGB, upright, with square pixels.
+  """
+
+  index: int
+  time: float
+  image: UInt8[np.ndarray, 'h w 3']
 
 
 def probe(path: str | os.PathLike) -> VideoStream:
-  """Counts the frames of a file, without decoding them.
+  """Decodes the first frame of a file and counts its packets.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is not a video, or one without a single frame.
+    ValueError: it is not a video, one without a single frame, or one that
+      nothing here decodes.
   """
-  capture = _open(path)
-  width, height, declared = (
-    round(capture.get(prop))
-    for prop in (
-      cv2.CAP_PROP_FRAME_WIDTH,
-      cv2.CAP_PROP_FRAME_HEIGHT,
-      cv2.CAP_PROP_FRAME_COUNT,
+  tally = decoder_lib.Tally()
+  with container_lib.open_track(path) as (container, track):
+    first = next(decoder_lib.decode_pictures(container, track, tally), None)
+    if first is None:
+      said = f' ({tally.errors[0]})' if tally.errors else ''
+      raise ValueError(
+        f'{path} holds no video frame: {tally.num_packets} packets, none of '
+        f'which decodes{said}'
+      )
+    for _ in decoder_lib.read_packets(container, track, tally):
+      pass
+    width, height = pictures.shown_size(first.frame, first.pixel_aspect)
+    rate = track.average_rate or fractions.Fraction(0)
+    if tally.duration:
+      rate = tally.num_packets / tally.duration
+    return VideoStream(
+      codec=track.codec_context.codec.canonical_name,
+      width=width,
+      height=height,
+      fps=float(rate),
+      num_frames=tally.num_packets,
+      duration=float(tally.duration),
+      notes=tuple(_notes_of_file(path, tally.num_packets, track.frames)),
     )
-  )
-  fps = capture.get(cv2.CAP_PROP_FPS)
-  capture.release()
-  # A capture in this format hands out packets, one a frame, undecoded.
-  packets = cv2.VideoCapture(
-    os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1]
-  )
-  num_frames = 0
-  while packets.grab():
-    num_frames += 1
-  packets.release()
-  if not num_frames:
-    raise ValueError(f'{path} holds no video frame (its header is all of it)')
-  return VideoStream(
-    width=width,
-    height=height,
-    fps=fps if np.isfinite(fps) and fps > 0 else 0.0,
-    num_frames=num_frames,
-    declared_frames=max(declared, 0),
-  )
 
 
 def frame_indices(
@@ -106,54 +123,128 @@ def frame_indices(
 
 def decode_frames(
   path: str | os.PathLike, indices: Iterable[int]
-) -> Iterator[tuple[int, UInt8[np.ndarray, 'h w 3']]]:
+) -> 'Decoding':
   """Decodes chosen frames, one at a time.
 
   Args:
     path: a video file.
     indices: frame numbers, ascending, without repeats.
 
-  Yields:
-    (frame number, RGB frame), and stops where the file stops decoding, so a
-    caller that counts knows how far a damaged file goes.
+  Returns:
+    An iterator over the frames that could be decoded and converted. It goes
+    on behind what is damaged, and ends where the file does.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: not a video, or indices that do not ascend.
+    ValueError: indices that do not ascend. The first step raises what `probe`
+      does.
   """
   wanted = [int(index) for index in indices]
   if any(a >= b for a, b in itertools.pairwise(wanted)) or (
     wanted and wanted[0] < 0
   ):
     raise ValueError('indices must be ascending frame numbers, 0 or more')
-  capture = _open(path)
-  position = -1  # of the frame grabbed last
-  try:
-    for index in wanted:
-      while position < index:
-        if not capture.grab():
-          return
-        position += 1
-      decoded, bgr = capture.retrieve()
-      if not decoded:
+  return Decoding(path, wanted)
+
+
+class Decoding(Iterator[Frame]):
+  """A pass over a file; what it has met so far is known at any time.
+
+  Attributes:
+    missing: by frame number, why an asked frame that was decoded is not there.
+  """
+
+  def __init__(self, path: str | os.PathLike, wanted: list[int]):
+    self.missing: dict[int, str] = {}
+    self._tally = decoder_lib.Tally()
+    self._oddities: dict[str, None] = {}  # an ordered set
+    self._sizes: dict[tuple[int, int], None] = {}
+    self._num_interlaced = 0
+    self._num_asked = 0  # of those that were decoded
+    self._frames = self._decode(path, wanted)
+
+  def __next__(self) -> Frame:
+    return next(self._frames)
+
+  @property
+  def num_frames(self) -> int | None:
+    """How many frames the file holds; None if it was not read to its end."""
+    return self._tally.num_pictures if self._tally.ended else None
+
+  @property
+  def errors(self) -> tuple[str, ...]:
+    """What the decoder said of packets that it refused."""
+    return tuple(self._tally.errors)
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """What was odd about the frames looked at."""
+    notes = []
+    tally = self._tally
+    damaged = len(tally.errors) + tally.num_concealed
+    if self.missing:
+      notes.append(
+        f'{len(self.missing)} of {self._num_asked} frames cannot be converted'
+      )
+    if damaged:
+      notes.append(f'{damaged} of {tally.num_packets} frames damaged')
+    if self._num_interlaced:
+      notes.append('interlaced, deinterlaced')
+    notes += self._oddities
+    if len(self._sizes) > 1:
+      sizes = ', '.join(f'{width}x{height}' for width, height in self._sizes)
+      notes.append(f'resized in mid-stream: {sizes}')
+    return tuple(notes)
+
+  def _decode(
+    self, path: str | os.PathLike, wanted: list[int]
+  ) -> Iterator[Frame]:
+    remaining = iter(wanted)
+    index = next(remaining, None)
+    converter = pictures.Converter()
+    deinterlacer = deinterlacing.Deinterlacer()
+    with container_lib.open_track(path) as (container, track):
+      if index is None:
         return
-      yield index, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-  finally:
-    capture.release()
+      decoded = decoder_lib.decode_pictures(container, track, self._tally)
+      for before, picture, after in _with_neighbours(decoded):
+        if picture.number != index:
+          continue
+        self._num_asked += 1
+        try:
+          frame = deinterlacer.whole(before, picture, after)
+          image = converter.rgb(frame, picture.pixel_aspect)
+        except (pictures.ConversionError, av_error.FFmpegError) as error:
+          self.missing[index] = str(error)
+        else:
+          self._num_interlaced += picture.frame.interlaced_frame
+          self._sizes[pictures.shown_size(frame, picture.pixel_aspect)] = None
+          for note in pictures.describe(frame, picture.pixel_aspect):
+            self._oddities[note] = None
+          yield Frame(index, picture.time, image)
+        index = next(remaining, None)
+        if index is None:
+          return
 
 
-def _open(path: str | os.PathLike) -> cv2.VideoCapture:
-  """Opens a file for decoding in one thread, turning frames upright."""
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(f'no file {path}')
-  capture = cv2.VideoCapture(
-    os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]
-  )
-  if not capture.isOpened():
-    size = pathlib.Path(path).stat().st_size
-    raise ValueError(
-      f'{path} is not a video that can be read ({size} bytes; damaged, cut '
-      'off before its index, or another kind of file)'
-    )
-  capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-  return capture
+def _with_neighbours(
+  decoded: Iterator[decoder_lib.Picture],
+) -> Iterator[
+  tuple[
+    decoder_lib.Picture | None, decoder_lib.Picture, decoder_lib.Picture | None
+  ]
+]:
+  before, picture = None, next(decoded, None)
+  while picture is not None:
+    after = next(decoded, None)
+    yield before, picture, after
+    before, picture = picture, after
+
+
+def _notes_of_file(
+  path: str | os.PathLike, num_packets: int, num_declared: int
+) -> Iterator[str]:
+  missing = container_lib.missing_bytes(path)
+  if missing and num_declared > num_packets:
+    yield f'cut off: {num_packets} of {num_declared} frames are there'
+  elif missing:
+    yield f'cut off: {missing} bytes are missing'

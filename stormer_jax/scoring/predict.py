@@ -1,6 +1,6 @@
 """One video file -> the detector's answer.
 
-Enter: any video that OpenCV reads. Leaves: a `report.Prediction`, with the
+Enter: any video that FFmpeg reads. Leaves: a `report.Prediction`, with the
 score of the video, of its clips and of its frames; or what it is that keeps
 the file from being scored. Frames, crops and their encoding are those of
 `data_pipeline.prepare` under the uniform rule, so that a file scores the same
@@ -66,9 +66,10 @@ def predict(
   else:
     report.write_prediction(prediction, out)
     if prediction.status == 'ok':
+      notes = ''.join(f'; {note}' for note in prediction.notes)
       print(
         f'{video}: score {prediction.score:.3f} (0 real, 1 fake) from'
-        f' {len(prediction.clips)} clips; written to {out}',
+        f' {len(prediction.clips)} clips; written to {out}{notes}',
         flush=True,
       )
   return prediction
@@ -115,6 +116,7 @@ def predict_video(
       video=str(video),
       status=cast(report.Status, outcome.reason),
       message=outcome.detail,
+      notes=outcome.notes,
       logit=math.nan,
       score=math.nan,
       clips=(),
@@ -136,6 +138,7 @@ def predict_video(
     video=str(video),
     status='ok',
     message='',
+    notes=outcome.notes,
     logit=float(logit[0]),
     score=float(score[0]),
     clips=_clip_scores(record, outputs),
@@ -175,16 +178,19 @@ def _clip_scores(
   record: records_lib.VideoRecord, outputs: clip_scorer.HostOutputs
 ) -> tuple[report.ClipScore, ...]:
   num_clips, num_frames = outputs.soft_label_logits.shape
-  indices = record.frame_indices[: num_clips * num_frames]
+  shape = num_clips, num_frames
+  indices = record.frame_indices[: num_clips * num_frames].reshape(shape)
+  times = record.times[: num_clips * num_frames].reshape(shape)
   return tuple(
     report.ClipScore(
       frame_indices=tuple(of_clip),
-      times=tuple(_time(record, index) for index in of_clip),
+      times=tuple(times_of_clip),
       logit=logit,
       score=score,
     )
-    for of_clip, logit, score in zip(
-      indices.reshape(num_clips, num_frames).tolist(),
+    for of_clip, times_of_clip, logit, score in zip(
+      indices.tolist(),
+      times.tolist(),
       outputs.logits.tolist(),
       metrics.sigmoid(outputs.logits).tolist(),
       strict=True,
@@ -200,19 +206,15 @@ def _frame_scores(
   return tuple(
     report.FrameScore(
       frame_index=index,
-      time=_time(record, index),
+      time=time,
       soft_label=soft_label,
       box=tuple(box),
     )
-    for index, soft_label, box in zip(
+    for index, time, soft_label, box in zip(
       record.frame_indices.tolist(),
+      record.times.tolist(),
       soft_labels.tolist(),
       record.boxes.tolist(),
       strict=False,
     )
   )
-
-
-def _time(record: records_lib.VideoRecord, index: int) -> float:
-  """Seconds from the start at the file's average rate; nan without one."""
-  return index / record.fps if record.fps else math.nan

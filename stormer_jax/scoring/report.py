@@ -64,7 +64,7 @@ class ClipScore:
   """One clip of a predicted video."""
 
   frame_indices: tuple[int, ...]  # in the source video
-  times: tuple[float, ...]
+  times: tuple[float, ...]  # s from the video's first frame; nan: none
   logit: float
   score: float
 
@@ -93,6 +93,7 @@ class Prediction:
   video: str
   status: Status
   message: str  # what is wrong; '' when ok
+  notes: tuple[str, ...]  # what is odd about the file, also when ok
   logit: float
   score: float
   clips: tuple[ClipScore, ...]

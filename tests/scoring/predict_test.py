@@ -4,6 +4,7 @@ import json
 
 import cv2
 import jax
+import made_videos
 import numpy as np
 import pytest
 from random_detector import make_detector
@@ -118,6 +119,28 @@ def test_clips_and_frames_say_where_in_the_video_they_are(detector, tmp_path):
   np.testing.assert_allclose(boxes[:, [1, 3]], [[60, 170]] * 32, atol=4)
   soft_labels = [frame.soft_label for frame in prediction.frames]
   assert 0 < min(soft_labels) < max(soft_labels) < 1
+
+
+def test_times_are_those_of_the_file_and_oddities_are_noted(detector, tmp_path):
+  image = np.full((240, 320, 3), 20, np.uint8)
+  image[60:170, 80:180] = np.arange(120, 230, dtype=np.uint8)[:, None, None]
+  pts = [*range(10), *range(100, 110)]
+  matrix = [-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30]
+  video = made_videos.write(
+    tmp_path / 'a.mp4',
+    [image] * 20,
+    pts=pts,
+    adjust=lambda stream: stream.set_display_matrix(matrix),
+  )
+  prediction = _predict(detector, video)
+  times = [frame.time for frame in prediction.frames]
+  np.testing.assert_allclose(times, np.array(pts) / 25, rtol=1e-6)
+  np.testing.assert_allclose(
+    [clip.times for clip in prediction.clips], np.reshape(times, (5, 4))
+  )
+  assert prediction.notes == ('mirrored by its display matrix',)
+  boxes = np.array([frame.box for frame in prediction.frames])
+  np.testing.assert_allclose(boxes[:, 0], 320 - 180, atol=4)
 
 
 def test_batches_of_clips_do_not_change_the_answer(detector, tmp_path):

@@ -103,6 +103,7 @@ def test_a_prediction_without_a_score_says_null_and_why(tmp_path):
     video='a.mp4',
     status='no_face',
     message='a.mp4: no face in 32 frames',
+    notes=(),
     logit=math.nan,
     score=math.nan,
     clips=(),
@@ -121,6 +122,7 @@ def test_a_prediction_lists_clips_and_frames():
     video='a.mp4',
     status='ok',
     message='',
+    notes=('interlaced, deinterlaced',),
     logit=0.5,
     score=0.62,
     clips=(report.ClipScore((0, 9), (0.0, 0.3), 0.5, 0.62),),
@@ -136,4 +138,5 @@ def test_a_prediction_lists_clips_and_frames():
       'score': 0.62,
     }
   ]
+  assert got['notes'] == ['interlaced, deinterlaced']
   assert got['frames'][0]['box'] == [1.0, 2.0, 3.0, 4.5]
