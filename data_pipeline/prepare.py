@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import process as process_pool
-import csv
 import dataclasses
 import errno
 import functools
@@ -31,37 +30,21 @@ import rich.console
 import rich.progress
 import rich.table
 
-from data_pipeline import prepared_video, record_writer, records, verify
+from data_pipeline import (
+  command_line,
+  folder_lock,
+  outcome_report,
+  prepared_video,
+  records,
+  stored_videos,
+  verify,
+)
 from data_pipeline import staging as staging_lib
 from data_pipeline.faces import embedded
 from data_pipeline.faces import video as video_lib
-from data_pipeline.sources import catalogue
+from data_pipeline.sources import catalogue, file_names
 
-_REPORT_FIELDS = (
-  'video_id', 'split', 'label', 'rule', 'status', 'reason', 'num_frames',
-  'detail', 'notes',
-)  # fmt: skip
 _TABLE_ROWS = 40  # longer tables show what was skipped only
-
-
-class _Finished(Sequence[records.VideoRecord]):
-  """Finished records of a split, each loaded when it is asked for."""
-
-  def __init__(
-    self, sources: Sequence[pathlib.Path | tuple[records.Records, int]]
-  ):
-    """Takes staged files, and (records, index) of the dataset as it is."""
-    self._sources = sources
-
-  def __len__(self) -> int:
-    return len(self._sources)
-
-  def __getitem__(self, index):
-    source = self._sources[index]
-    if isinstance(source, pathlib.Path):
-      return staging_lib.load_record(source)
-    stored, position = source
-    return stored.read_record(position)
 
 
 def prepare(
@@ -72,8 +55,12 @@ def prepare(
   settings: prepared_video.Settings,
   num_workers: int,
   console: rich.console.Console,
+  replace: bool = False,
 ) -> list[prepared_video.Outcome]:
-  """Prepares videos in worker processes and writes the datasets.
+  """Prepares videos in worker processes, and writes data sets and report.
+
+  Videos join those that the data set holds already. One that was prepared
+  before and cannot be read now stays as it was.
 
   Args:
     root: folder that the videos' paths are relative to.
@@ -83,89 +70,149 @@ def prepare(
     settings: how.
     num_workers: processes.
     console: shows progress.
+    replace: whether the data set shall hold these videos alone.
 
   Returns:
     What became of every video under every rule, in the order of `videos`.
+
+  Raises:
+    ValueError: another process is at it, the data set or its report is
+      damaged, or a video would take the place of another.
   """
-  root, out = pathlib.Path(root), pathlib.Path(out)
+  # A name like 12:30.mp4 by itself would be a protocol to FFmpeg.
+  root, out = pathlib.Path(root).absolute(), pathlib.Path(out)
   dataset = videos[0].dataset
-  staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
-  staging.folder.mkdir(parents=True, exist_ok=True)
-  stored = {rule: _stored_positions(out, dataset, rule) for rule in rules}
+  with folder_lock.hold(out / dataset):
+    report = out / dataset / 'report.csv'
+    earlier = outcome_report.read_rows(report)
+    places = {rule: _find_places(out, dataset, rule, replace) for rule in rules}
+    staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
+    staging.folder.mkdir(exist_ok=True)
+    if not replace:
+      _refuse_clashes(videos, staging, places)
+    named = [v for v in videos if file_names.is_text(v.video_id)]
+    done, todo = _look_up(named, staging, places)
+    num_done = len(named) - len(todo)
+    if num_done:
+      console.print(f'{num_done} of {len(videos)} videos were finished before')
+    for outcome in _run(root, staging, todo, settings, num_workers, console):
+      done[outcome.video_id, outcome.rule] = outcome
+    for rule in rules:
+      for video in named:
+        outcome = done[video.video_id, rule]
+        place = places[rule].get(video.video_id)
+        if outcome.status == 'skipped' and place and not replace:
+          done[video.video_id, rule] = _as_before(outcome, place)
+      kept = [v for v in named if done[v.video_id, rule].status == 'kept']
+      stored_videos.write(
+        out, dataset, rule, kept, staging, places[rule], replace
+      )
+      others = set(places[rule]) - {video.video_id for video in videos}
+      if others and not replace:
+        console.print(
+          f'{dataset}/{rule} keeps {len(others)} videos that are not listed '
+          'now; --replace leaves them out'
+        )
+    outcomes = [
+      done.get((video.video_id, rule)) or _misnamed(video, rule)
+      for video in videos
+      for rule in rules
+    ]
+    outcome_report.write(
+      report,
+      outcomes,
+      earlier,
+      keeps=lambda rule: not replace or rule not in rules,
+    )
+    for video in named:
+      for rule in rules:
+        staging.record_path(video, rule).unlink(missing_ok=True)
+  return outcomes
+
+
+def _find_places(
+  out: pathlib.Path, dataset: str, rule: str, replace: bool
+) -> dict[str, stored_videos.Place]:
+  """What a data set holds; a damaged one holds nothing that is to be kept."""
+  stored_videos.restore(out, dataset, rule)
+  try:
+    return stored_videos.find_places(out, dataset, rule)
+  except ValueError as error:
+    if replace:
+      return {}
+    raise ValueError(f'{error}; --replace makes the data set anew') from error
+
+
+def _refuse_clashes(
+  videos: Sequence[catalogue.Video],
+  staging: staging_lib.Staging,
+  places: Mapping[str, Mapping[str, stored_videos.Place]],
+) -> None:
+  """Raises ValueError where a listed video would take the place of another."""
+  for rule, of_rule in places.items():
+    stored_videos.refuse_overlap(of_rule, videos)
+    for video in videos:
+      other = staging.other_root(video, rule)
+      if other and video.video_id in of_rule:
+        raise ValueError(
+          f'{video.video_id} is in the data set already, from {other}, and is '
+          'another file there: name one of the two differently, or take '
+          '--replace to make the data set anew, of the videos listed now'
+        )
+
+
+def _look_up(
+  videos: Sequence[catalogue.Video],
+  staging: staging_lib.Staging,
+  places: Mapping[str, Mapping[str, stored_videos.Place]],
+) -> tuple[
+  dict[tuple[str, str], prepared_video.Outcome],
+  list[tuple[catalogue.Video, tuple[str, ...]]],
+]:
+  """Finds what is known by (video_id, rule), and what is to be done."""
   done: dict[tuple[str, str], prepared_video.Outcome] = {}
   todo: list[tuple[catalogue.Video, tuple[str, ...]]] = []
   for video in videos:
     missing = []
-    for rule in rules:
+    for rule, of_rule in places.items():
       outcome = staging.outcome(video, rule)
       if outcome is None or (
         outcome.status == 'kept'
         and not staging.record_path(video, rule).exists()
-        and video.video_id not in stored[rule]
+        and video.video_id not in of_rule
       ):
         missing.append(rule)
       else:
         done[video.video_id, rule] = outcome
     if missing:
       todo.append((video, tuple(missing)))
-  if len(done):
-    console.print(
-      f'{len(videos) - len(todo)} of {len(videos)} videos were finished before'
-    )
-  for outcome in _run(root, staging, todo, settings, num_workers, console):
-    done[outcome.video_id, outcome.rule] = outcome
-  for rule in rules:
-    kept = [v for v in videos if done[v.video_id, rule].status == 'kept']
-    _write(out, dataset, rule, kept, staging, stored[rule])
-  for video in videos:
-    for rule in rules:
-      staging.record_path(video, rule).unlink(missing_ok=True)
-  return [done[video.video_id, rule] for video in videos for rule in rules]
+  return done, todo
 
 
-def _stored_positions(
-  out: pathlib.Path, dataset: str, rule: str
-) -> dict[str, tuple[records.Records, int]]:
-  """Where each video of a dataset already written lies, by video_id."""
-  positions = {}
-  for split in records.SPLITS:
-    try:
-      stored = records.open_records(out, dataset, rule, split)
-    except ValueError:
-      continue
-    for index, info in enumerate(stored.videos):
-      positions[info.video_id] = (stored, index)
-  return positions
-
-
-def _write(
-  out: pathlib.Path,
-  dataset: str,
-  rule: str,
-  kept: Sequence[catalogue.Video],
-  staging: staging_lib.Staging,
-  stored: Mapping[str, tuple[records.Records, int]],
-) -> None:
-  """Writes a dataset from staged files and what it holds already."""
-  if not kept:
-    return
-  sources: dict[str, list] = {}
-  for split in records.SPLITS:
-    for video in kept:
-      if video.split == split:
-        staged = staging.record_path(video, rule)
-        source = staged if staged.exists() else stored[video.video_id]
-        sources.setdefault(split, []).append(source)
-  added = any(
-    isinstance(source, pathlib.Path) for of in sources.values() for source in of
+def _misnamed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
+  return prepared_video.Outcome(
+    video_id=file_names.printable(video.video_id),
+    split=video.split,
+    label=records.LABELS[video.label],
+    rule=rule,
+    status='skipped',
+    reason='unreadable',
+    detail='its name is not UTF-8; rename the file',
   )
-  if not added and len(kept) == len(stored):
-    return  # it is what lies there already
-  record_writer.write_records(
-    out,
-    dataset,
-    rule,
-    {split: _Finished(of_split) for split, of_split in sources.items()},
+
+
+def _as_before(
+  outcome: prepared_video.Outcome, place: stored_videos.Place
+) -> prepared_video.Outcome:
+  """The outcome of a video that is kept as an earlier run prepared it."""
+  return dataclasses.replace(
+    outcome,
+    split=place.split,
+    label=records.LABELS[place.info.label],
+    status='kept',
+    reason='',
+    num_frames=place.info.num_frames,
+    detail=f'as prepared before; now {outcome.reason}: {outcome.detail}',
   )
 
 
@@ -251,18 +298,6 @@ def _finish_video(
   return outcomes
 
 
-def write_report(
-  path: pathlib.Path, outcomes: Sequence[prepared_video.Outcome]
-) -> None:
-  """Writes one CSV line per video and rule."""
-  with path.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.DictWriter(file, _REPORT_FIELDS)
-    writer.writeheader()
-    for outcome in outcomes:
-      notes = '; '.join(outcome.notes)
-      writer.writerow({**dataclasses.asdict(outcome), 'notes': notes})
-
-
 def _show(
   outcomes: Sequence[prepared_video.Outcome], console: rich.console.Console
 ) -> None:
@@ -270,11 +305,14 @@ def _show(
   everything = len(outcomes) <= _TABLE_ROWS
   shown = [o for o in outcomes if everything or o.status == 'skipped']
   if shown:
-    table = rich.table.Table('video', 'split', 'rule', 'result', 'why')
+    # Names are broken, not shortened.
+    name = rich.table.Column('video', overflow='fold')
+    table = rich.table.Table(name, 'split', 'rule', 'result', 'why')
     for o in shown:
       result = f'{o.num_frames} frames' if o.status == 'kept' else o.reason
       why = '; '.join([*o.notes, o.detail])
-      table.add_row(o.video_id, o.split, o.rule, result, why)
+      video_id, why = map(file_names.printable, (o.video_id, why))
+      table.add_row(video_id, o.split, o.rule, result, why)
     console.print(table)
   counts: dict[str, int] = {}
   for outcome in outcomes:
@@ -284,7 +322,7 @@ def _show(
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = command_line.Parser(
     prog='python -m data_pipeline.prepare',
     description='Turns a folder of videos into records to train and score on.',
   )
@@ -298,12 +336,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument('--dataset', default='', help="default: root's name")
   parser.add_argument(
+    '--replace',
+    action='store_true',
+    help='leave out what the data set holds of videos that are not listed now',
+  )
+  parser.add_argument(
     '--rule', choices=[*records.RULES, 'both'], default='both'
   )
   parser.add_argument(
     '--num_frames',
     type=int,
-    default=0,
     help='frames a video; default 256 (train), 32 (val, test, uniform)',
   )
   parser.add_argument(
@@ -330,20 +372,56 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   return args
 
 
+def _check(args: argparse.Namespace) -> None:
+  """Raises ValueError for flags out of range."""
+  for name, least in (('num_frames', 1), ('min_frames', 1), ('workers', 1)):
+    value = getattr(args, name)
+    if value is not None and value < least:
+      raise ValueError(f'--{name} is {value}; it is {least} or more')
+  if args.num_frames is not None and args.num_frames < args.min_frames:
+    raise ValueError(
+      f'--num_frames is {args.num_frames} and --min_frames {args.min_frames}: '
+      'no video could be kept'
+    )
+  if not 0 < args.val_fraction < 1:
+    raise ValueError(
+      f'--val_fraction is {args.val_fraction}; it lies between 0 and 1'
+    )
+
+
+def _dataset_name(args: argparse.Namespace) -> str:
+  """The name of the data set, which is a folder and part of file names."""
+  name = args.dataset or pathlib.Path(args.root).resolve().name
+  if (
+    not name
+    or name.startswith('.')
+    or name != name.strip()
+    or any(character in '/\\:' for character in name)
+    or file_names.printable(name) != name
+    or len(name.encode()) > 200
+  ):
+    raise ValueError(
+      f'{name!r} cannot be the name of a data set: it is a folder and stands '
+      'in NAME:SPLIT, so it has no slash, colon or control character, at most '
+      '200 bytes, and no dot in front; --dataset gives another'
+    )
+  return name
+
+
 def _list_videos(
   args: argparse.Namespace, console: rich.console.Console
 ) -> tuple[catalogue.Video, ...]:
   root = pathlib.Path(args.root)
-  dataset = args.dataset or root.resolve().name
-  videos = catalogue.list_videos(root, dataset, args.csv)
-  if not args.csv and not catalogue.has_class_folders(videos):
-    console.print(
-      f'{root} has no real/ or fake/ folder: all {len(videos)} videos are '
-      'taken to be real'
-    )
-  if len(videos) == 1 and not videos[0].split:
+  videos, notes = catalogue.list_videos(root, _dataset_name(args), args.csv)
+  for note in notes:
+    console.print(file_names.printable(note))
+  if all(video.label for video in videos):
+    console.print('all are fakes: to be scored, not to train on')
+  # A fake is cut from no training video, and goes to val as it is.
+  if len(videos) == 1 and not videos[0].split and not videos[0].label:
     try:
-      num_frames = video_lib.probe(root / videos[0].path).num_frames
+      path = root.absolute() / videos[0].path
+      num_frames = video_lib.probe(path).num_frames
     except (ValueError, FileNotFoundError):
       return catalogue.assign_splits(videos, args.val_fraction)
     console.print('one video: its last quarter is for validation')
@@ -353,8 +431,12 @@ def _list_videos(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
+  command_line.tolerate_encoding()
   args = _parse(argv)
-  console = rich.console.Console(stderr=True)
+  # No markup: names of files hold brackets and colons.
+  console = rich.console.Console(
+    stderr=True, markup=False, emoji=False, highlight=False
+  )
   silence_decoder()
   rules = records.RULES if args.rule == 'both' else (args.rule,)
   settings = prepared_video.Settings(
@@ -371,26 +453,28 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if args.verify:
       return verify.verify(out, args.dataset, rules, console)
+    _check(args)
     videos = _list_videos(args, console)
     outcomes = prepare(
-      args.root, out, videos, rules, settings, args.workers, console
+      args.root,
+      out,
+      videos,
+      rules,
+      settings,
+      args.workers,
+      console,
+      args.replace,
     )
-    report = out / videos[0].dataset / 'report.csv'
-    write_report(report, outcomes)
   except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return command_line.fail(error)
   except OSError as error:
     if error.errno != errno.ENOSPC:
-      print(f'error: {error}', file=sys.stderr)
-      return 2
+      return command_line.fail(error)
     free = shutil.disk_usage(out).free / 2**20
-    print(
-      f'error: no space left below {out} ({free:.0f} MB free); finished videos '
-      'are kept: make room and run the same command again',
-      file=sys.stderr,
+    return command_line.fail(
+      f'no space left below {out} ({free:.0f} MB free); finished videos are '
+      'kept: make room and run the same command again'
     )
-    return 2
   except KeyboardInterrupt:
     print(
       'stopped; finished videos are kept: run the same command to go on',
@@ -398,17 +482,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return 130
   except process_pool.BrokenProcessPool:
-    print(
-      'error: a worker process was killed (out of memory?); finished videos '
-      'are kept: run the same command to go on, with fewer --workers',
-      file=sys.stderr,
+    return command_line.fail(
+      'a worker process was killed (out of memory?); finished videos are kept: '
+      'run the same command to go on, with fewer --workers'
     )
-    return 2
   _show(outcomes, console)
-  console.print(f'records in {report.parent}, this table in {report}')
+  folder = out / videos[0].dataset
+  console.print(f'records in {folder}, this table in {folder / "report.csv"}')
   if not any(outcome.status == 'kept' for outcome in outcomes):
-    print('error: no video could be kept', file=sys.stderr)
-    return 2
+    return command_line.fail('no video could be kept')
   return 0
 
 

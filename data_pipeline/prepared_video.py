@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import hashlib
+from importlib import metadata
 import json
 import os
 import pathlib
@@ -17,7 +18,6 @@ import pathlib
 import av
 import cv2
 import numpy as np
-import onnxruntime
 
 from data_pipeline import records
 from data_pipeline.faces import backend as backend_lib
@@ -165,7 +165,7 @@ def _record(
     'versions': {
       'av': av.__version__,
       'opencv': cv2.__version__,
-      'onnxruntime': onnxruntime.__version__,
+      'onnxruntime': metadata.version('onnxruntime'),
     },
   }
   return records.VideoRecord(

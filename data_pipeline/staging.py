@@ -45,6 +45,16 @@ class Staging:
       **{**fields, 'notes': tuple(fields.get('notes', ()))}
     )
 
+  def other_root(self, video: catalogue.Video, rule: str) -> str:
+    """The root of an earlier run's video of this name, if another file."""
+    try:
+      stored = json.loads(self._outcome_path(video, rule).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+      return ''
+    same_file = stored['made_from']['file'] == self._file(video)
+    root = stored.get('root', '')
+    return '' if same_file or root == str(self.root.resolve()) else root
+
   def finish(
     self,
     video: catalogue.Video,
@@ -63,6 +73,7 @@ class Staging:
           {
             'made_from': self._made_from(video, outcome.rule),
             'outcome': dataclasses.asdict(outcome),
+            'root': str(self.root.resolve()),
           }
         )
       )
@@ -76,23 +87,26 @@ class Staging:
     return self.folder / f'{self._key(video, rule)}.json'
 
   def _key(self, video: catalogue.Video, rule: str) -> str:
-    name = hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
+    name = hashlib.sha256(os.fsencode(video.video_id)).hexdigest()[:24]
     return f'{name}-{rule}'
 
   def _made_from(self, video: catalogue.Video, rule: str) -> dict:
     """What a stored outcome must agree with to be taken over."""
-    try:
-      status = (self.root / video.path).stat()
-      file = [status.st_size, status.st_mtime_ns]
-    except FileNotFoundError:
-      file = []
     return {
-      'file': file,
+      'file': self._file(video),
       'video': dataclasses.asdict(video),
       'rule': rule,
       'settings': dataclasses.asdict(self.settings),
       'version': records.VERSION,
     }
+
+  def _file(self, video: catalogue.Video) -> list[int]:
+    """Size and time of a video's file; [] where there is none."""
+    try:
+      status = (self.root / video.path).stat()
+    except OSError:
+      return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def save_record(path: pathlib.Path, record: records.VideoRecord) -> None:

@@ -2,13 +2,21 @@
 
 import csv
 import errno
+import io
+import os
 import pathlib
 
 import face_videos
 import numpy as np
 import pytest
 
-from data_pipeline import prepare, prepared_video, records
+from data_pipeline import (
+  folder_lock,
+  prepare,
+  prepared_video,
+  records,
+  stored_videos,
+)
 from data_pipeline import staging as staging_lib
 
 
@@ -167,12 +175,243 @@ def test_nothing_kept_is_a_failure(tmp_path, capsys, monkeypatch):
   outcome = prepared_video.Outcome(
     'a', 'train', 'real', 'uniform', 'skipped', 'x'
   )
-  monkeypatch.setattr(prepare, '_run', lambda *_: iter([outcome]))
   root, out = str(tmp_path / 'videos'), str(tmp_path / 'out')
   monkeypatch.setattr(prepare, 'prepare', lambda *_: [outcome])
-  (tmp_path / 'out' / 'videos').mkdir(parents=True)
   line = _complain(capsys, '--root', root, '--out', out)
   assert 'no video could be kept' in line
+
+
+ROUGH = prepared_video.Settings(uniform_frames=4)
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+  """Prepares videos of a root into one data set, in this process."""
+  done = []
+
+  def run_here(root, staging, todo, settings, num_workers, console):
+    for video, rules in todo:
+      done.append(video.path)
+      kept, outcomes = face_videos.prepare_one(
+        root, video, rules, uniform_frames=4
+      )
+      staging.finish(video, kept, outcomes)
+      yield from outcomes
+
+  monkeypatch.setattr(prepare, '_run', run_here)
+  console = prepare.rich.console.Console(quiet=True)
+
+  def add_videos(root, videos, rules=('uniform',), replace=False):
+    for video in videos:
+      path = root / video.path
+      if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # OpenCV's writer ends the process at a name that is not UTF-8.
+        face_videos.write_face_video(tmp_path / '_.mp4', 6).rename(path)
+    return prepare.prepare(
+      *(root, tmp_path / 'out', videos, rules, ROUGH, 1, console, replace)
+    )
+
+  add_videos.done = done
+  return add_videos
+
+
+def _stored(out: pathlib.Path, rule: str = 'uniform') -> dict[str, str]:
+  places = stored_videos.find_places(out, 'd', rule)
+  return {video_id: place.split for video_id, place in places.items()}
+
+
+def _rows(out: pathlib.Path) -> list[tuple[str, str, str]]:
+  with (out / 'd' / 'report.csv').open() as file:
+    return [
+      (r['video_id'], r['rule'], r['status']) for r in csv.DictReader(file)
+    ]
+
+
+def test_other_videos_join_those_of_an_earlier_command(tmp_path, add):
+  out = tmp_path / 'out'
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  add(tmp_path / 'two', [face_videos.video('b.mp4', 'val')])
+  assert _stored(out) == {'a.mp4': 'train', 'b.mp4': 'val'}
+  assert [row[0] for row in _rows(out)] == ['b.mp4', 'a.mp4']
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  assert _stored(out) == {'a.mp4': 'train', 'b.mp4': 'val'}
+  assert add.done == ['a.mp4', 'b.mp4']
+
+
+def test_replace_leaves_out_what_is_not_listed(tmp_path, add):
+  out = tmp_path / 'out'
+  add(tmp_path / 'one', [face_videos.video('a.mp4')], records.RULES)
+  add(tmp_path / 'two', [face_videos.video('b.mp4')], replace=True)
+  assert _stored(out) == {'b.mp4': 'train'}
+  assert _stored(out, 'consecutive') == {'a.mp4': 'train'}  # not asked for
+  assert _rows(out) == [
+    ('b.mp4', 'uniform', 'kept'),
+    ('a.mp4', 'consecutive', 'kept'),
+  ]
+
+
+def test_one_rule_leaves_the_lines_of_the_other(tmp_path, add):
+  video = face_videos.video('a.mp4')
+  add(tmp_path / 'one', [video], ('consecutive',))
+  add(tmp_path / 'one', [video], ('uniform',))
+  assert _rows(tmp_path / 'out') == [
+    ('a.mp4', 'uniform', 'kept'),
+    ('a.mp4', 'consecutive', 'kept'),
+  ]
+  assert _stored(tmp_path / 'out', 'consecutive')
+
+
+def test_another_file_of_the_same_name_is_refused(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  face_videos.write_face_video(tmp_path / 'two/a.mp4', 9)
+  with pytest.raises(ValueError, match=r'a\.mp4 is .*one, .*--replace'):
+    add(tmp_path / 'two', [face_videos.video('a.mp4')])
+  assert _stored(tmp_path / 'out') and add.done == ['a.mp4']
+  add(tmp_path / 'two', [face_videos.video('a.mp4')], replace=True)
+  assert add.done == ['a.mp4', 'a.mp4']
+
+
+def test_a_folder_that_moved_is_the_same_folder(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  (tmp_path / 'one').rename(tmp_path / 'two')
+  add(tmp_path / 'two', [face_videos.video('a.mp4')])
+  assert add.done == ['a.mp4']
+
+
+def test_the_same_frames_under_two_names_are_refused(tmp_path, add):
+  root = tmp_path / 'one'
+  part = face_videos.video('a.mp4', start=0, end=6)
+  part = prepare.dataclasses.replace(part, video_id='a.mp4#0-6')
+  add(root, [part])
+  with pytest.raises(ValueError, match=r'a\.mp4 is .* as a\.mp4#0-6 \(train\)'):
+    add(root, [face_videos.video('a.mp4', 'val')])
+  add(root, [face_videos.video('a.mp4', 'val')], replace=True)
+  assert _stored(tmp_path / 'out') == {'a.mp4': 'val'}
+
+
+def test_a_record_outlives_its_file(tmp_path, add):
+  root, video = tmp_path / 'one', face_videos.video('a.mp4')
+  add(root, [video])
+  (root / 'a.mp4').write_text('damaged since')
+  (outcome,) = add(root, [video])
+  assert outcome.status == 'kept' and outcome.num_frames == 4
+  assert 'as prepared before; now unreadable: ' in outcome.detail
+  assert _stored(tmp_path / 'out') == {'a.mp4': 'train'}
+  (outcome,) = add(root, [video], replace=True)
+  assert outcome.status == 'skipped'
+
+
+def test_a_damaged_data_set_is_not_written_over(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  (info,) = (tmp_path / 'out').glob('d/uniform/*/metadata.json')
+  info.unlink()
+  with pytest.raises(ValueError, match='--replace makes the data set anew'):
+    add(tmp_path / 'two', [face_videos.video('b.mp4')])
+  add(tmp_path / 'two', [face_videos.video('b.mp4')], replace=True)
+  assert _stored(tmp_path / 'out') == {'b.mp4': 'train'}
+
+
+def test_a_replacement_that_was_killed_half_way_loses_nothing(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  final = records.dataset_dir(tmp_path / 'out', 'd', 'uniform')
+  building = tmp_path / 'out/d/.building-uniform'
+  building.mkdir()
+  final.rename(building / 'replaced')
+  add(tmp_path / 'two', [face_videos.video('b.mp4')])
+  assert sorted(_stored(tmp_path / 'out')) == ['a.mp4', 'b.mp4']
+
+
+def test_a_report_that_is_none_is_not_written_over(tmp_path, add):
+  report = tmp_path / 'out/d/report.csv'
+  report.parent.mkdir(parents=True)
+  report.write_text('a,b\n1,2\n')
+  with pytest.raises(ValueError, match=r'report\.csv is not a report'):
+    add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  assert report.read_text() == 'a,b\n1,2\n' and not add.done
+
+
+def test_a_name_that_is_not_utf8_is_one_refused_video(tmp_path, add):
+  name = os.fsdecode(b'caf\xe9.mp4')
+  root = tmp_path / 'one'
+  odd = [face_videos.video(n) for n in (name, 'a[/b] 12:30\n.mp4', 'c.mp4')]
+  outcomes = add(root, odd)
+  assert [o.status for o in outcomes] == ['skipped', 'kept', 'kept']
+  assert outcomes[0].video_id == r'caf\xe9.mp4'
+  assert 'not UTF-8' in outcomes[0].detail
+  assert sorted(_stored(tmp_path / 'out')) == ['a[/b] 12:30\n.mp4', 'c.mp4']
+  console = prepare.rich.console.Console(
+    record=True, markup=False, width=200, file=io.StringIO()
+  )
+  prepare._show(outcomes, console)
+  shown = console.export_text()
+  assert r'caf\xe9.mp4' in shown and r'a[/b] 12:30\n.mp4' in shown
+
+
+def test_two_commands_at_once_the_second_is_told_of_the_first(tmp_path, capsys):
+  face_videos.write_face_video(tmp_path / 'videos/a.mp4', 6)
+  arguments = ('--root', str(tmp_path / 'videos'), '--out', str(tmp_path))
+  with folder_lock.hold(tmp_path / 'd'):
+    line = _complain(capsys, *arguments, '--dataset=d')
+  assert f'is being written by process {os.getpid()} on ' in line
+  assert not list((tmp_path / 'd').iterdir())
+
+
+@pytest.mark.parametrize(
+  ('flags', 'says'),
+  [
+    (['--num_frames=0'], '--num_frames is 0; it is 1 or more'),
+    (['--num_frames=-3'], '--num_frames is -3'),
+    (['--num_frames=3'], 'no video could be kept'),
+    (['--min_frames=0'], '--min_frames is 0'),
+    (['--workers=0'], '--workers is 0'),
+    (['--val_fraction=1'], '--val_fraction is 1.0'),
+    (['--val_fraction=nan'], '--val_fraction is nan'),
+    (['--dataset=a/b'], "'a/b' cannot be the name"),
+    (['--dataset=..'], "'..' cannot be the name"),
+    (['--dataset=a:b'], "'a:b' cannot be the name"),
+    (['--dataset= a'], "' a' cannot be the name"),
+    (['--dataset', 'a\nb'], 'cannot be the name'),
+    (['--dataset', 'a' * 201], 'cannot be the name'),
+  ],
+)
+def test_flags_out_of_range_are_one_line_and_leave_nothing(
+  tmp_path, capsys, flags, says
+):
+  (tmp_path / 'videos').mkdir()
+  (tmp_path / 'videos/a.mp4').touch()
+  arguments = ('--root', str(tmp_path / 'videos'), '--out', str(tmp_path / 'o'))
+  if not any(flag.startswith('--workers') for flag in flags):
+    flags = [*flags, '--workers=1']
+  assert prepare.main([*arguments, *flags]) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('error: ') and says in line
+  assert not (tmp_path / 'o').exists()
+
+
+@pytest.mark.parametrize(
+  'flags', [[], ['--rule=all'], ['--num_frames=x'], ['--nonsense']]
+)
+def test_flags_that_cannot_be_parsed_are_one_line(capsys, flags):
+  given = ['--root=a', '--out=b', *flags] if flags else []
+  with pytest.raises(SystemExit) as status:
+    prepare.main(given)
+  assert status.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('error: ')
+
+
+def test_one_lone_fake_is_no_training_video(tmp_path, capsys):
+  face_videos.write_face_video(tmp_path / 'videos/a.mp4', 12)
+  listing = tmp_path / 'list.csv'
+  listing.write_text('path,label\na.mp4,fake\n')
+  args = prepare._parse(
+    ['--root', str(tmp_path / 'videos'), '--out=x', '--csv', str(listing)]
+  )
+  console = prepare.rich.console.Console(record=True, file=io.StringIO())
+  (video,) = prepare._list_videos(args, console)
+  assert (video.split, video.label) == ('val', 1)
+  assert 'not to train on' in console.export_text()
 
 
 def test_a_full_disk_is_one_line_and_a_failure(tmp_path, capsys, monkeypatch):

@@ -8,12 +8,13 @@ do, and the MediaPipe face mesh, of which 81 points are taken
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+from typing import Any
 
 import cv2
 from jaxtyping import Float32, UInt8
 import numpy as np
-import onnxruntime
 
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import tracks
@@ -187,7 +188,16 @@ def mesh_to_landmarks() -> Float32[np.ndarray, '81 478']:
   return weights
 
 
-def _session(path: pathlib.Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: pathlib.Path, threads: int) -> Any:
+  """Opens a model. onnxruntime is imported here, and nowhere else.
+
+  From 1.32 on it keeps a device id and a database of events in the user's
+  cache, to be sent away, unless it is told not to before it is imported.
+  Nothing runs at the import of this module, so it cannot be told there.
+  """
+  os.environ['ORT_DISABLE_TELEMETRY'] = '1'
+  import onnxruntime
+
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   options.inter_op_num_threads = 1

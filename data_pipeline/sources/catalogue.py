@@ -6,20 +6,24 @@ What enters: a folder of videos, or a folder and a CSV list. What leaves:
 Class folders may be named in any part of the path below the root, with or
 without split folders above or below them: real/a.mp4, train/fake/b.mp4,
 fake/val/c.mp4. A folder without class folders is taken to be all real, which
-is what training wants. Lists of published datasets fit in as further
-functions that return `Video`s.
+is what training wants. Published data sets have functions of their own
+(`published`), which return `Video`s too.
 """
 
-from collections.abc import Iterable
-import csv
+import collections
+from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 import os
 import pathlib
+from typing import NamedTuple
+
+from data_pipeline.sources import file_names, folder_words, lists
+from data_pipeline.sources import tree as tree_lib
 
 LABELS = {'real': 0, 'fake': 1}
 SPLITS = ('train', 'val', 'test')
-SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+_SHOWN = 5  # names in a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +59,21 @@ class Video:
   is_crop: bool = False
 
 
+class Listing(NamedTuple):
+  """What a folder or a list holds.
+
+  Attributes:
+    videos: in the order of the list, or of their paths.
+    notes: what was taken for granted and what was passed over, a sentence each.
+  """
+
+  videos: tuple[Video, ...]
+  notes: tuple[str, ...] = ()
+
+
 def list_videos(
   root: str | os.PathLike, dataset: str, list_file: str | os.PathLike = ''
-) -> tuple[Video, ...]:
+) -> Listing:
   """Lists the videos of a folder.
 
   Args:
@@ -68,15 +84,17 @@ def list_videos(
       the folder is searched.
 
   Raises:
-    ValueError: no folder, no video in it, or a list that cannot be read.
+    ValueError: no folder, no video in it, a list that cannot be read, or
+      folders that leave class or split in doubt.
   """
   root = pathlib.Path(root)
   if not root.is_dir():
     raise ValueError(f'no folder {root}; --root names the folder of videos')
   if list_file:
-    videos = _read_list(pathlib.Path(list_file), dataset)
+    listing = Listing(_read_list(pathlib.Path(list_file), root, dataset))
   else:
-    videos = _search(root, dataset)
+    listing = _search(root, dataset)
+  videos = listing.videos
   seen: set[str] = set()
   for video in videos:
     if video.video_id in seen:
@@ -88,12 +106,7 @@ def list_videos(
       f'{odd.path} is in none of {SPLITS} while other videos are: give every '
       'video a split, or none'
     )
-  return videos
-
-
-def has_class_folders(videos: Iterable[Video]) -> bool:
-  """Whether any path names its class, i.e. labels were not just assumed."""
-  return any(_label_of(pathlib.PurePosixPath(v.path)) for v in videos)
+  return listing
 
 
 def assign_splits(
@@ -163,74 +176,129 @@ def stretch(video: Video, split: str, start: int, end: int) -> Video:
   )
 
 
-def _search(root: pathlib.Path, dataset: str) -> tuple[Video, ...]:
-  """Finds the video files below a folder; hidden folders are left out."""
-  paths = sorted(
-    path.relative_to(root)
-    for path in root.rglob('*')
-    if path.suffix.lower() in SUFFIXES and path.is_file()
-  )
-  paths = [p for p in paths if not any(q.startswith('.') for q in p.parts)]
+def _search(root: pathlib.Path, dataset: str) -> Listing:
+  """Finds the video files below a folder; hidden ones are left out."""
+  tree = tree_lib.read_tree(root)
+  notes = _passed_over(tree)
+  paths = [pathlib.PurePosixPath(path) for path in tree.videos('')]
   if not paths:
-    raise ValueError(f'no video below {root} (looked for {" ".join(SUFFIXES)})')
-  labels = [_label_of(pathlib.PurePosixPath(path)) for path in paths]
-  if any(labels) and not all(labels):
+    raise ValueError('; '.join([f'no video below {root}', *notes]))
+  _refuse_published(root, paths)
+  labels = [folder_words.class_of(path) for path in paths]
+  if not any(labels):
+    _refuse_fake_root(root)
+    notes.append(
+      f'{root} has no real/ or fake/ folder: all {len(paths)} videos are taken '
+      'to be real'
+    )
+  elif not all(labels):
     raise ValueError(
       f'{paths[labels.index("")]} is under neither real/ nor fake/ while other '
       'videos are; move it, or list the videos in a CSV (--csv)'
     )
-  return tuple(
+  videos = (
     Video(
-      path=path.as_posix(),
+      path=str(path),
       label=LABELS[label or 'real'],
-      video_id=path.as_posix(),
+      video_id=str(path),
       dataset=dataset,
-      split=next((p.lower() for p in path.parts if p.lower() in SPLITS), ''),
+      split=folder_words.split_of(path),
     )
     for path, label in zip(paths, labels, strict=True)
   )
+  return Listing(tuple(videos), tuple(notes))
 
 
-def _label_of(path: pathlib.PurePosixPath) -> str:
-  """The class folder of a path, or ''."""
-  return next((p.lower() for p in path.parts[:-1] if p.lower() in LABELS), '')
-
-
-def _read_list(list_file: pathlib.Path, dataset: str) -> tuple[Video, ...]:
-  if not list_file.is_file():
-    raise ValueError(f'no list of videos {list_file}')
-  with list_file.open(newline='', encoding='utf-8') as file:
-    reader = csv.DictReader(file)
-    columns = set(reader.fieldnames or ())
-    known = {'path', 'label', 'split', 'identity', 'method', 'start', 'end'}
-    if not {'path', 'label'} <= columns <= known:
-      raise ValueError(
-        f'{list_file} has the columns {sorted(columns)}; it needs path and '
-        f'label, and may have {sorted(known - {"path", "label"})}'
-      )
-    videos = tuple(
-      _read_row(row, dataset, f'{list_file} line {reader.line_num}')
-      for row in reader
+def _passed_over(tree: tree_lib.Tree) -> list[str]:
+  """Says what lies below a folder that is no video, counted and named."""
+  notes = []
+  found: Sequence[str]
+  for found, what in (
+    (tree.unreadable, 'folders that cannot be opened'),
+    (tree.no_files, 'links to nothing, pipes or devices'),
+  ):
+    if found:
+      notes.append(f'left out {len(found)} {what}: {_some(found)}')
+  videos = set(tree.videos(''))
+  others: dict[str, list[str]] = collections.defaultdict(list)
+  for path in tree.sizes:
+    if path not in videos:
+      others[pathlib.PurePosixPath(path).suffix.lower()].append(path)
+  for suffix, found in sorted(others.items()):
+    kind = f'ending in {suffix}' if suffix else 'without an ending'
+    notes.append(
+      f'left out {len(found)} files {kind}, which is none of videos: '
+      f'{_some(found)}'
     )
-  if not videos:
+  return notes
+
+
+def _refuse_published(
+  root: pathlib.Path, paths: Sequence[pathlib.PurePosixPath]
+) -> None:
+  """Raises for a layout whose class and split are not told by its folders."""
+  for path in paths:
+    for folder in path.parts[:-1]:
+      if name := folder_words.published_set(folder):
+        raise ValueError(
+          f'{root} looks like {name} ({folder}/), whose folders do not tell '
+          'class and split by name: write a list with the header '
+          f'path,label,split,identity,method and lines like {path},LABEL,SPLIT'
+          ', and give it as --csv'
+        )
+
+
+def _refuse_fake_root(root: pathlib.Path) -> None:
+  """Raises where all would be taken to be real in a folder of fakes."""
+  place = root.resolve()
+  fakes = [p for p in place.parts if p.lower() in folder_words.FAKE_SETS]
+  if folder_words.CLASS_WORDS.get(place.name.lower()) == 'fake':
+    fakes.append(place.name)
+  if fakes:
+    raise ValueError(
+      f'{root} lies in {fakes[0]}/ and names no class below: its videos would '
+      'be taken to be real. Give a folder above as --root, with class folders, '
+      'or a list (--csv)'
+    )
+
+
+def _some(paths: Sequence[str]) -> str:
+  more = f' and {len(paths) - _SHOWN} more' if len(paths) > _SHOWN else ''
+  return ', '.join(map(file_names.printable, paths[:_SHOWN])) + more
+
+
+def _read_list(
+  list_file: pathlib.Path, root: pathlib.Path, dataset: str
+) -> tuple[Video, ...]:
+  rows = lists.read_rows(
+    list_file,
+    needed=('path', 'label'),
+    optional=('split', 'identity', 'method', 'start', 'end'),
+  )
+  if not rows:
     raise ValueError(f'{list_file} lists no video')
-  return videos
+  return tuple(_read_row(row, root, dataset) for row in rows)
 
 
-def _read_row(row: dict[str, str], dataset: str, where: str) -> Video:
-  row = {key: (value or '').strip() for key, value in row.items() if key}
-  label = row['label'].lower()
+def _read_row(row: lists.Row, root: pathlib.Path, dataset: str) -> Video:
+  cells, where = row.cells, row.where
+  label = cells['label'].lower()
   if label not in LABELS:
     raise ValueError(f'{where}: label is {label!r}; it is real or fake')
-  split = row.get('split', '')
+  split = cells.get('split', '')
   if split and split not in SPLITS:
     raise ValueError(f'{where}: split is {split!r}; it is one of {SPLITS}')
-  path = pathlib.PurePosixPath(row['path'])
+  path = pathlib.PurePosixPath(cells['path'])
   if path.is_absolute() or '..' in path.parts or not path.name:
-    raise ValueError(f'{where}: path {row["path"]!r} is not below the root')
+    raise ValueError(f'{where}: path {cells["path"]!r} is not below the root')
+  if '\\' in cells['path'] and not (root / path).exists():
+    raise ValueError(
+      f'{where}: path {cells["path"]!r} has backslashes; folders are separated '
+      'by forward slashes'
+    )
   try:
-    start = int(row.get('start') or 0)
-    end = int(row['end']) if row.get('end') else None
+    start = int(cells.get('start') or 0)
+    end = int(cells['end']) if cells.get('end') else None
   except ValueError as error:
     raise ValueError(f'{where}: start and end are frame numbers') from error
   if start < 0 or (end is not None and end <= start):
@@ -241,8 +309,8 @@ def _read_row(row: dict[str, str], dataset: str, where: str) -> Video:
     video_id=_video_id(path.as_posix(), start, end),
     dataset=dataset,
     split=split,
-    identity=row.get('identity', ''),
-    method=row.get('method', ''),
+    identity=cells.get('identity', ''),
+    method=cells.get('method', ''),
     start=start,
     end=end,
   )
@@ -254,7 +322,16 @@ def _video_id(path: str, start: int, end: int | None) -> str:
   return f'{path}#{start}-{"" if end is None else end}'
 
 
+def stretch_of(video_id: str, path: str) -> tuple[int, int | None]:
+  """The first frame of a video and the one after its last, from its id."""
+  stretch = video_id.removeprefix(f'{path}#')
+  start, dash, end = stretch.partition('-')
+  if stretch == video_id or not dash or not start.isdecimal():
+    return 0, None
+  return int(start), int(end) if end.isdecimal() else None
+
+
 def _unit_hash(text: str) -> float:
   """A number in [0, 1) that depends on the text alone."""
-  digest = hashlib.sha256(text.encode()).digest()
+  digest = hashlib.sha256(os.fsencode(text)).digest()
   return int.from_bytes(digest[:8], 'big') / 2**64

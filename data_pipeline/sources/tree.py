@@ -11,9 +11,12 @@ import dataclasses
 import functools
 import os
 import pathlib
+import stat
 
 VIDEO_SUFFIXES = (
-  '.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg'
+  '.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.3gp',
+  '.3g2', '.asf', '.f4v', '.flv', '.m2ts', '.mts', '.mxf', '.ogv', '.qt', '.ts',
+  '.vob', '.wmv',
 )  # fmt: skip
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 
@@ -27,11 +30,13 @@ class Tree:
     sizes: bytes of every file, by its path relative to the root with forward
       slashes, in the order of the paths.
     unreadable: folders that could not be opened, relative to the root.
+    no_files: links to nothing, pipes and devices, relative to the root.
   """
 
   root: pathlib.Path
   sizes: dict[str, int]
   unreadable: tuple[str, ...] = ()
+  no_files: tuple[str, ...] = ()
 
   def below(self, folder: str, suffixes: Sequence[str]) -> list[str]:
     """Files anywhere below a folder ('' for the root) by their endings."""
@@ -117,8 +122,11 @@ def read_tree(root: str | os.PathLike) -> Tree:
   if not root.is_dir():
     raise ValueError(f'{root}: no such folder; --root names the data set')
   unreadable: list[str] = []
-  sizes = dict(sorted(_files(root, '', {_identity(root)}, unreadable)))
-  return Tree(root, sizes, tuple(sorted(unreadable)))
+  no_files: list[str] = []
+  sizes = dict(
+    sorted(_files(root, '', {_identity(root)}, unreadable, no_files))
+  )
+  return Tree(root, sizes, tuple(sorted(unreadable)), tuple(sorted(no_files)))
 
 
 def _files(
@@ -126,6 +134,7 @@ def _files(
   place: str,
   open_folders: set[tuple[int, int]],
   unreadable: list[str],
+  no_files: list[str],
 ) -> Iterator[tuple[str, int]]:
   """Yields (relative path, size); `open_folders` are those we are inside of."""
   try:
@@ -140,14 +149,22 @@ def _files(
     try:
       status = entry.stat()
     except OSError:  # a link to nothing
+      no_files.append(path)
       continue
-    if not entry.is_dir():
+    if stat.S_ISREG(status.st_mode):
       yield path, status.st_size
+      continue
+    if not stat.S_ISDIR(status.st_mode):
+      no_files.append(path)  # whoever opened a pipe would wait for ever
       continue
     identity = (status.st_dev, status.st_ino)
     if identity not in open_folders:
       yield from _files(
-        pathlib.Path(entry.path), path, open_folders | {identity}, unreadable
+        pathlib.Path(entry.path),
+        path,
+        open_folders | {identity},
+        unreadable,
+        no_files,
       )
 
 

@@ -1,6 +1,7 @@
 """Which videos a folder or a list holds, and which split they go to."""
 
 import dataclasses
+import os
 import pathlib
 
 import pytest
@@ -23,27 +24,29 @@ def _video(path: str, **fields) -> catalogue.Video:
 def test_class_and_split_folders_are_read_in_either_order(tmp_path):
   _touch(tmp_path, 'train/real/a.mp4', 'fake/val/b.AVI', 'test/fake/x/c.mov')
   _touch(tmp_path, 'train/real/notes.txt', '.hidden/real/d.mp4')
-  videos = catalogue.list_videos(tmp_path, 'mine')
+  videos, _ = catalogue.list_videos(tmp_path, 'mine')
   assert [(v.path, v.label, v.split) for v in videos] == [
     ('fake/val/b.AVI', 1, 'val'),
     ('test/fake/x/c.mov', 1, 'test'),
     ('train/real/a.mp4', 0, 'train'),
   ]
   assert {v.dataset for v in videos} == {'mine'}
-  assert catalogue.has_class_folders(videos)
 
 
 def test_a_flat_folder_is_all_real(tmp_path):
   _touch(tmp_path, 'b.mp4', 'a.mp4')
-  videos = catalogue.list_videos(tmp_path, 'mine')
+  videos, notes = catalogue.list_videos(tmp_path, 'mine')
   assert [(v.path, v.label) for v in videos] == [('a.mp4', 0), ('b.mp4', 0)]
-  assert not catalogue.has_class_folders(videos)
+  assert notes == (
+    f'{tmp_path} has no real/ or fake/ folder: all 2 videos are taken to be '
+    'real',
+  )
 
 
 def test_a_file_named_like_a_class_is_not_a_class_folder(tmp_path):
   _touch(tmp_path, 'fake/real')  # no suffix, not a video
   _touch(tmp_path, 'real.mp4')
-  videos = catalogue.list_videos(tmp_path, 'mine')
+  videos, _ = catalogue.list_videos(tmp_path, 'mine')
   assert [v.label for v in videos] == [0]
 
 
@@ -61,6 +64,103 @@ def test_a_folder_that_does_not_say_enough_is_an_error(tmp_path, paths, says):
     catalogue.list_videos(tmp_path, 'mine')
 
 
+def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path):
+  _touch(tmp_path, 'store/r/a.mp4', 'store/f/b.mp4', 'root/fake/c.mp4')
+  root = tmp_path / 'root'
+  (root / 'real').symlink_to('../store/r')
+  (root / 'fake/more').symlink_to('../../store/f')
+  (tmp_path / 'store/r/back').symlink_to('../../root')
+  videos, notes = catalogue.list_videos(root, 'mine')
+  assert [(v.path, v.label) for v in videos] == [
+    ('fake/c.mp4', 1),
+    ('fake/more/b.mp4', 1),
+    ('real/a.mp4', 0),
+  ]
+  assert not notes
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path, monkeypatch):
+  _touch(tmp_path, 'real/a.mp4', 'real/b.RM', 'c.txt', 'd.txt', 'closed/e.mp4')
+  _touch(tmp_path, 'README')
+  (tmp_path / 'real/gone.mp4').symlink_to('nowhere.mp4')
+  os.mkfifo(tmp_path / 'real/pipe.mp4')
+  scandir = os.scandir
+
+  def refuse(folder):
+    if pathlib.Path(folder).name == 'closed':
+      raise PermissionError(folder)
+    return scandir(folder)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  videos, notes = catalogue.list_videos(tmp_path, 'mine')
+  assert [v.path for v in videos] == ['real/a.mp4']
+  assert notes == (
+    'left out 1 folders that cannot be opened: closed',
+    'left out 2 links to nothing, pipes or devices: real/gone.mp4, '
+    'real/pipe.mp4',
+    'left out 1 files without an ending, which is none of videos: README',
+    'left out 1 files ending in .rm, which is none of videos: real/b.RM',
+    'left out 2 files ending in .txt, which is none of videos: c.txt, d.txt',
+  )
+
+
+def test_videos_of_many_endings_are_found(tmp_path):
+  names = ['a.3gp', 'b.wmv', 'c.flv', 'd.MTS', 'e.ts', 'f.ogv', 'g.m2ts']
+  _touch(tmp_path, *names)
+  videos, _ = catalogue.list_videos(tmp_path, 'mine')
+  assert [v.path for v in videos] == names
+
+
+@pytest.mark.parametrize(
+  ('folder', 'name'),
+  [
+    ('original_sequences/youtube/c23/videos', r'FaceForensics\+\+'),
+    ('manipulated_sequences/Deepfakes/c23/videos', r'FaceForensics\+\+'),
+    ('Celeb-real', 'Celeb-DF'),
+    ('Celeb-synthesis', 'Celeb-DF'),
+    ('x/YouTube-real', 'Celeb-DF'),
+    ('dfdc_train_part_0', 'DFDC'),
+    ('DFDC', 'DFDC'),
+  ],
+)
+def test_layouts_of_published_sets_are_refused_with_the_list_to_write(
+  tmp_path, folder, name
+):
+  _touch(tmp_path, 'real/b.mp4', f'{folder}/a.mp4')
+  with pytest.raises(
+    ValueError, match=rf'{name} .*path,label,split.*{folder}/a\.mp4.*--csv'
+  ):
+    catalogue.list_videos(tmp_path, 'mine')
+
+
+@pytest.mark.parametrize(
+  'folder', ['fake', 'Deepfakes', 'manipulated_sequences/Deepfakes/c23']
+)
+def test_a_root_among_fakes_is_not_taken_to_be_real(tmp_path, folder):
+  _touch(tmp_path / folder, 'a.mp4')
+  with pytest.raises(ValueError, match='would be taken to be real'):
+    catalogue.list_videos(tmp_path / folder, 'mine')
+  _touch(tmp_path / folder, 'fake/a.mp4')
+  (tmp_path / folder / 'a.mp4').unlink()
+  assert catalogue.list_videos(tmp_path / folder, 'mine').videos[0].label
+
+
+def test_a_name_of_any_bytes_does_not_end_the_listing(tmp_path):
+  name = os.fsdecode(b'caf\xe9.mp4')
+  _touch(tmp_path, name, 'b.mp4', 'c.mp4')
+  videos, _ = catalogue.list_videos(tmp_path, 'mine')
+  split = catalogue.assign_splits(videos, 0.5)
+  assert [v.path for v in split] == ['b.mp4', 'c.mp4', name]
+
+
+@pytest.mark.parametrize(
+  ('video_id', 'stretch'),
+  [('a.mp4', (0, None)), ('a.mp4#3-9', (3, 9)), ('a.mp4#3-', (3, None))],
+)
+def test_the_id_of_a_video_tells_its_stretch(video_id, stretch):
+  assert catalogue.stretch_of(video_id, 'a.mp4') == stretch
+
+
 def test_a_missing_root_is_an_error(tmp_path):
   with pytest.raises(ValueError, match='no folder'):
     catalogue.list_videos(tmp_path / 'absent', 'mine')
@@ -74,7 +174,8 @@ def test_a_list_gives_persons_methods_and_stretches(tmp_path):
     'long.mp4,real,val,ann,,120,\n'
     'swap.mp4,FAKE,val,bob,FaceSwap,,\n'
   )
-  first, second, fake = catalogue.list_videos(tmp_path, 'mine', list_file)
+  videos, _ = catalogue.list_videos(tmp_path, 'mine', list_file)
+  first, second, fake = videos
   assert (first.start, first.end, first.split) == (0, 100, 'train')
   assert (second.start, second.end, second.identity) == (120, None, 'ann')
   assert (fake.label, fake.method, fake.video_id) == (1, 'FaceSwap', 'swap.mp4')
@@ -92,6 +193,8 @@ def test_a_list_gives_persons_methods_and_stretches(tmp_path):
     ('path,label,start\na.mp4,real,x\n', 'are frame numbers'),
     ('path,label\na.mp4,real\na.mp4,fake\n', 'listed twice'),
     ('path,label\n', 'lists no video'),
+    ('path,label\nreal\\a.mp4,real\n', 'line 2: path .* has backslashes'),
+    ('path,label\na.mp4,real,x\n', 'line 2 has 3 cells'),
   ],
 )
 def test_a_wrong_list_is_an_error_that_names_the_fault(tmp_path, text, says):

@@ -1,0 +1,145 @@
+"""The videos that a data set holds already, and how new ones join them.
+
+What enters: a data set on disk and finished videos (`staging`). What leaves:
+the data set with both. A video that is not listed this time stays: no finished
+record is lost unless the user asks for it (--replace).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import os
+import pathlib
+from typing import NamedTuple
+
+from data_pipeline import record_writer, records
+from data_pipeline import staging as staging_lib
+from data_pipeline.sources import catalogue
+
+
+class Place(NamedTuple):
+  """Where a stored video lies."""
+
+  split: str
+  stored: records.Records
+  position: int  # of the video in `stored`
+
+  @property
+  def info(self) -> records.VideoInfo:
+    """What is known of it without its frames."""
+    return self.stored.videos[self.position]
+
+
+class _Finished(Sequence[records.VideoRecord]):
+  """Finished records of a split, each loaded when it is asked for."""
+
+  def __init__(self, sources: Sequence[pathlib.Path | Place]):
+    """Takes staged files, and places in the dataset as it is."""
+    self._sources = sources
+
+  def __len__(self) -> int:
+    return len(self._sources)
+
+  def __getitem__(self, index):
+    source = self._sources[index]
+    if isinstance(source, pathlib.Path):
+      return staging_lib.load_record(source)
+    return source.stored.read_record(source.position)
+
+
+def restore(out: pathlib.Path, dataset: str, rule: str) -> None:
+  """Puts a data set back whose replacement was killed half-way."""
+  final = records.dataset_dir(out, dataset, rule)
+  replaced = final.parents[1] / f'.building-{rule}' / 'replaced'
+  if replaced.is_dir() and not final.exists():
+    replaced.rename(final)
+
+
+def find_places(out: pathlib.Path, dataset: str, rule: str) -> dict[str, Place]:
+  """Where each video of a data set lies, by video_id; {} where there is none.
+
+  Raises:
+    ValueError: the data set is damaged.
+  """
+  folder = records.dataset_dir(out, dataset, rule)
+  names = os.listdir(folder) if folder.is_dir() else []
+  places = {}
+  for split in records.SPLITS:
+    if any(name.startswith(f'{dataset}-{split}.array_rec') for name in names):
+      stored = records.open_records(out, dataset, rule, split)
+      for index, info in enumerate(stored.videos):
+        places[info.video_id] = Place(split, stored, index)
+  return places
+
+
+def refuse_overlap(
+  places: Mapping[str, Place], videos: Iterable[catalogue.Video]
+) -> None:
+  """Raises ValueError where frames would be in a data set under two names."""
+  listed: dict[str, list[catalogue.Video]] = {}
+  ids = set()
+  for video in videos:
+    listed.setdefault(video.path, []).append(video)
+    ids.add(video.video_id)
+  for video_id, place in places.items():
+    if video_id in ids:
+      continue
+    start, end = catalogue.stretch_of(video_id, place.info.source_path)
+    for video in listed.get(place.info.source_path, ()):
+      if (end is None or video.start < end) and (
+        video.end is None or start < video.end
+      ):
+        raise ValueError(
+          f'{video.video_id} is in the data set as {video_id} ({place.split}) '
+          'too: the same frames would be there twice; --replace makes the data '
+          'set anew, of the videos listed now'
+        )
+
+
+def write(
+  out: pathlib.Path,
+  dataset: str,
+  rule: str,
+  kept: Sequence[catalogue.Video],
+  staging: staging_lib.Staging,
+  places: Mapping[str, Place],
+  replace: bool,
+) -> None:
+  """Writes a data set from staged files and what it holds already.
+
+  Args:
+    out: the data root.
+    dataset: its name.
+    rule: 'consecutive' or 'uniform'.
+    kept: videos of this command that have a record, new or stored.
+    staging: where the new records lie.
+    places: of the stored videos.
+    replace: whether stored videos that are not in `kept` are left out.
+  """
+  if not kept:
+    return
+  sources: dict[str, list[pathlib.Path | Place]] = {}
+  added = False
+  for video in kept:
+    staged = staging.record_path(video, rule)
+    if staged.exists():
+      sources.setdefault(video.split, []).append(staged)
+      added = True
+    else:
+      place = places[video.video_id]
+      sources.setdefault(place.split, []).append(place)
+  others = set(places) - {video.video_id for video in kept}
+  if not replace:
+    for video_id, place in places.items():
+      if video_id in others:
+        sources.setdefault(place.split, []).append(place)
+  if not added and not (replace and others):
+    return  # it is what lies there already
+  record_writer.write_records(
+    out,
+    dataset,
+    rule,
+    {
+      split: _Finished(sources[split])
+      for split in records.SPLITS
+      if split in sources
+    },
+  )
