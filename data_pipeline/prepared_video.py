@@ -6,10 +6,9 @@ score. What leaves: a record and an `Outcome` for each rule. `predict` goes the
 same way, so that a file scores as its record does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import hashlib
 from importlib import metadata
 import json
 import os
@@ -19,9 +18,9 @@ import av
 import cv2
 import numpy as np
 
-from data_pipeline import records
+from data_pipeline import corruptions, records
 from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import extraction
+from data_pipeline.faces import extraction, footage, whole_image
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue
 
@@ -37,6 +36,7 @@ class Settings:
     min_frames: fewer frames with a face than this are too few for a clip.
     margin: of the face box, added on every side of it.
     encoding: of the stored frames, 'jpeg' or 'png'.
+    corruption: KIND:LEVEL done to the video first, or '' (`corruptions`).
   """
 
   train_frames: int = 256
@@ -45,6 +45,7 @@ class Settings:
   min_frames: int = 4
   margin: float = 0.25
   encoding: str = 'jpeg'
+  corruption: str = ''
 
   def count(self, rule: str, split: str) -> int:
     """How many frames a rule asks for."""
@@ -85,9 +86,47 @@ def prepare_video(
 ) -> tuple[list[records.VideoRecord], list[Outcome]]:
   """Prepares one video under each rule; a bad one is an Outcome, no error."""
   path = root / video.path
-  skipped = functools.partial(_skip, video, rules)
+  if not settings.corruption:
+    return _prepare_file(path, root, video, rules, settings, backend)
+  corruption = corruptions.parse(settings.corruption)
+  if not corruption.of_files:
+    return _prepare_file(
+      path,
+      root,
+      video,
+      rules,
+      settings,
+      backend,
+      lambda image, index: corruptions.corrupt_frame(
+        image, corruption, video.video_id, index
+      ),
+    )
   try:
-    stream = video_lib.probe(path)
+    with corruptions.compressed_file(path, corruption) as copy:
+      return _prepare_file(copy, root, video, rules, settings, backend)
+  except FileNotFoundError:
+    return [], _skip(video, rules, 'missing', 'no such file')
+  except ValueError as error:
+    return [], _skip(video, rules, 'unreadable', _relative(str(error), root))
+
+
+def _prepare_file(
+  path: pathlib.Path,
+  root: pathlib.Path,
+  video: catalogue.Video,
+  rules: Sequence[str],
+  settings: Settings,
+  backend: backend_lib.FaceBackend,
+  change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> tuple[list[records.VideoRecord], list[Outcome]]:
+  """Prepares a file that may stand for the video's own."""
+  skipped = functools.partial(_skip, video, rules)
+  if video.is_crop:
+    # Its faces are cut out already: nothing is to be added or cut away.
+    backend = whole_image.WholeImageBackend(backend)
+    settings = dataclasses.replace(settings, margin=0.0)
+  try:
+    stream = footage.probe(path)
   except FileNotFoundError:
     return [], skipped('missing', 'no such file')
   except ValueError as error:
@@ -99,7 +138,7 @@ def prepare_video(
       f'{max(end - video.start, 0)} frames; a clip needs {settings.min_frames}',
     )
 
-  def notes_of(decoding: video_lib.Decoding) -> tuple[str, ...]:
+  def notes_of(decoding: footage.Reading) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*stream.notes, *decoding.notes]))
 
   def choose(rule: str, num_frames: int) -> np.ndarray:
@@ -109,7 +148,7 @@ def prepare_video(
   length = end - video.start
   chosen = {rule: choose(rule, length) for rule in rules}
   clips, decoding = extraction.extract_faces(
-    path, chosen, backend, settings.margin
+    path, chosen, backend, settings.margin, change
   )
   if decoding.num_frames is not None and decoding.num_frames < end:
     # There are packets without a frame: spread over the frames.
@@ -121,7 +160,7 @@ def prepare_video(
       )
     chosen = {rule: choose(rule, length) for rule in rules}
     clips, decoding = extraction.extract_faces(
-      path, chosen, backend, settings.margin
+      path, chosen, backend, settings.margin, change
     )
   notes = notes_of(decoding)
   asked = {int(i) for indices in chosen.values() for i in indices}
@@ -151,11 +190,9 @@ def _record(
   settings: Settings,
   backend: backend_lib.FaceBackend,
 ) -> records.VideoRecord:
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
   provenance = {
     'source': {
-      'sha256': digest,
+      'sha256': footage.digest(path),
       'stream': dataclasses.asdict(stream),
       'start': video.start,
       'end': video.end,
@@ -182,6 +219,8 @@ def _record(
     dataset=video.dataset,
     identity=video.identity,
     method=video.method,
+    group=video.group,
+    pair=video.pair,
     source_path=video.path,
     provenance=json.dumps(provenance, sort_keys=True),
   )

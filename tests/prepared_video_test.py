@@ -1,6 +1,7 @@
 """One video: rules, stretches, the followed face, damage."""
 
 import av
+import cv2
 import face_videos
 import made_videos
 import numpy as np
@@ -193,3 +194,51 @@ def test_a_video_that_cannot_be_converted_is_unreadable(tmp_path):
   assert not kept
   assert [outcome.reason for outcome in outcomes] == ['unreadable'] * 2
   assert 'YCgCo' in outcomes[0].detail
+
+
+def test_faces_that_are_cut_out_already_are_kept_whole(tmp_path):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (5, 256, 256, 3), np.uint8)
+  (tmp_path / 'seq').mkdir()
+  for number, image in enumerate(images):
+    cv2.imwrite(str(tmp_path / f'seq/{number}.png'), image[..., ::-1])
+  video = face_videos.video('seq', is_crop=True, group='g', pair='seq2')
+  (record,), (outcome,) = face_videos.prepare_one(
+    tmp_path, video, ['uniform'], encoding='png'
+  )
+  stored = [records.decode_frame(frame) for frame in record.frames]
+  np.testing.assert_array_equal(stored, images)
+  assert (record.group, record.pair) == ('g', 'seq2')
+  assert np.isnan(record.times).all()
+  assert outcome.status == 'kept'
+
+
+@pytest.mark.parametrize('corruption', ['contrast:5', 'h264:5', 'social:5'])
+def test_a_corrupted_video_is_prepared_in_place_of_the_one_listed(
+  tmp_path, corruption
+):
+  face_videos.write_face_video(tmp_path / 'a.mp4', 8)
+  video = face_videos.video('a.mp4')
+  (plain,), _ = face_videos.prepare_one(tmp_path, video, ['uniform'])
+  (damaged,), _ = face_videos.prepare_one(
+    tmp_path, video, ['uniform'], corruption=corruption
+  )
+  before, after = (
+    records.decode_frame(record.frames[0]).astype(float)
+    for record in (plain, damaged)
+  )
+  assert damaged.video_id == plain.video_id
+  if corruption == 'contrast:5':
+    np.testing.assert_allclose(after, 0.35 * before, atol=8)
+  else:
+    assert 0.5 < np.abs(after - before).mean() < 30
+  assert [path.name for path in tmp_path.iterdir()] == ['a.mp4']
+
+
+def test_a_corrupted_video_that_is_none_is_a_row(tmp_path):
+  (tmp_path / 'a.mp4').write_text('no film')
+  for name, reason in (('a.mp4', 'unreadable'), ('b.mp4', 'missing')):
+    kept, (outcome,) = face_videos.prepare_one(
+      tmp_path, face_videos.video(name), ['uniform'], corruption='h264:1'
+    )
+    assert not kept and outcome.reason == reason

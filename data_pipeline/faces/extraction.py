@@ -4,7 +4,7 @@ What enters: a path and the frame numbers to look at. What leaves: a
 `FaceClip` for each set of frames, and what was met on the way to them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import os
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import crops as crops_lib
+from data_pipeline.faces import footage
 from data_pipeline.faces import tracks as tracks_lib
 from data_pipeline.faces import video as video_lib
 
@@ -42,7 +43,8 @@ def extract_faces(
   rules: Mapping[str, Sequence[int] | np.ndarray],
   backend: backend_lib.FaceBackend,
   margin: float = 0.25,
-) -> tuple[dict[str, FaceClip], video_lib.Decoding]:
+  change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> tuple[dict[str, FaceClip], footage.Reading]:
   """Crops the main face out of chosen frames of a video.
 
   Which face that is, is known after the last frame only. No more than one
@@ -51,11 +53,12 @@ def extract_faces(
   second reading of the file.
 
   Args:
-    path: a video file.
+    path: a video file or a sequence of images.
     rules: ascending frame numbers by name. The face is followed through each
       set of frames by itself, so one set's result does not depend on another.
     backend: finds faces.
     margin: of the face box, added on every side of it.
+    change: done to a frame, given its number, before a face is looked for.
 
   Returns:
     By name, the frames that show the face (possibly none); and the pass over
@@ -71,13 +74,17 @@ def extract_faces(
       image, face.box, face.keypoints, backend, margin
     )
 
-  decoding = video_lib.decode_frames(path, asked)
+  def seen(frame: video_lib.Frame) -> np.ndarray:
+    return change(frame.image, frame.index) if change else frame.image
+
+  decoding = footage.decode_frames(path, asked)
   for frame in decoding:
+    image = seen(frame)
     times[frame.index] = frame.time
-    found = detections[frame.index] = backend.detect(frame.image)
+    found = detections[frame.index] = backend.detect(image)
     if len(found.scores):
       heaviest = max(range(len(found.scores)), key=found.weight)
-      cut(frame.image, _Face.at(frame.index, found, heaviest))
+      cut(image, _Face.at(frame.index, found, heaviest))
   tracks = {}
   missing: dict[int, set[_Face]] = {}
   for rule, indices in rules.items():
@@ -91,9 +98,10 @@ def extract_faces(
     for _, face in _faces_of(tracks[rule]):
       if face not in crops:
         missing.setdefault(face.index, set()).add(face)
-  for frame in video_lib.decode_frames(path, sorted(missing)):
+  for frame in footage.decode_frames(path, sorted(missing)):
+    image = seen(frame)
     for face in missing[frame.index]:
-      cut(frame.image, face)
+      cut(image, face)
   clips = {
     rule: _face_clip(crops, track, times) for rule, track in tracks.items()
   }

@@ -1,0 +1,241 @@
+"""Damage that videos meet on their way: seven kinds, five levels each.
+
+What enters and leaves: RGB uint8 frames in [0, 255] of any size. Kinds and
+parameters are those of DeeperForensics-1.0 (Jiang et al., CVPR 2020, section
+4.3), applied to the whole frame before the face is cut out, as it does. To
+them comes what a social network does to an upload: smaller, fewer frames,
+compressed. What is random depends on the video's name and the frame's number
+alone.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import fractions
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import av
+import cv2
+from jaxtyping import UInt8
+import numpy as np
+
+LEVELS = (1, 2, 3, 4, 5)
+# The parameter of each kind at the levels 1 to 5.
+PARAMETERS: dict[str, tuple[float, ...]] = {
+  'saturation': (0.4, 0.3, 0.2, 0.1, 0.0),  # of the chroma that is left
+  'contrast': (0.85, 0.725, 0.6, 0.475, 0.35),  # of the brightness left
+  'blocks': (16, 32, 48, 64, 80),  # per 256 px of the shorter side
+  'noise': (0.001, 0.002, 0.005, 0.01, 0.05),  # variance, of values in [0, 1]
+  'blur': (7, 9, 13, 17, 21),  # px, width of the Gaussian kernel
+  'downscale': (2, 3, 4, 5, 6),  # times smaller, and back
+  'h264': (30, 32, 35, 38, 40),  # constant rate factor
+  'social': (28, 30, 33, 36, 40),  # the same, at _SOCIAL_SIDES and rates
+}
+_BLOCK = 8  # px
+# Choice: no platform publishes what it does; these are usual sizes and rates.
+_SOCIAL_SIDES = (1280, 960, 854, 640, 480)  # px of the longer side, at most
+_SOCIAL_RATES = (30, 30, 25, 25, 15)  # frames a second, at most
+
+Frame = UInt8[np.ndarray, 'h w 3']
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+  """One kind at one level.
+
+  Attributes:
+    kind: a key of `PARAMETERS`.
+    level: 1 (least) to 5.
+  """
+
+  kind: str
+  level: int
+
+  def __post_init__(self):
+    if self.kind not in PARAMETERS or self.level not in LEVELS:
+      raise ValueError(
+        f'corruption {self.kind}:{self.level}; write KIND:LEVEL with a kind of '
+        f'{", ".join(PARAMETERS)} and a level of 1 to 5'
+      )
+
+  @property
+  def parameter(self) -> float:
+    """The number behind the level."""
+    return float(PARAMETERS[self.kind][self.level - 1])
+
+  @property
+  def of_files(self) -> bool:
+    """Whether whole videos are compressed anew, rather than frames changed."""
+    return self.kind in ('h264', 'social')
+
+  def __str__(self) -> str:
+    return f'{self.kind}-{self.level}'
+
+
+def parse(text: str) -> Corruption:
+  """Reads KIND:LEVEL.
+
+  Raises:
+    ValueError: it is none.
+  """
+  kind, _, level = text.partition(':')
+  return Corruption(kind, int(level) if level.isdecimal() else 0)
+
+
+def corrupt_frame(
+  frame: Frame, corruption: Corruption, name: str, index: int
+) -> Frame:
+  """Corrupts one frame.
+
+  Args:
+    frame: RGB.
+    corruption: a kind that works frame by frame.
+    name: of the video; with `index` it seeds what is random.
+    index: number of the frame.
+
+  Raises:
+    ValueError: the kind works on whole files.
+  """
+  if corruption.of_files:
+    raise ValueError(f'{corruption} compresses whole videos, not frames')
+  digest = hashlib.sha256(f'{name}\0{index}'.encode()).digest()
+  rng = np.random.default_rng(int.from_bytes(digest[:8], 'big'))
+  return _FRAME_KINDS[corruption.kind](frame, corruption.parameter, rng)
+
+
+def _saturation(frame: Frame, share: float, rng: np.random.Generator) -> Frame:
+  luma, chroma = _to_ycbcr(frame)
+  return _to_rgb(luma, 0.5 + share * (chroma - 0.5))
+
+
+def _contrast(frame: Frame, share: float, rng: np.random.Generator) -> Frame:
+  return _to_bytes(frame * np.float32(share))
+
+
+def _blocks(frame: Frame, per_256: float, rng: np.random.Generator) -> Frame:
+  height, width = frame.shape[:2]
+  frame = frame.copy()
+  for _ in range(int(min(height, width) * per_256 / 256)):
+    y = rng.integers(0, max(height - _BLOCK, 0) + 1)
+    x = rng.integers(0, max(width - _BLOCK, 0) + 1)
+    frame[y : y + _BLOCK, x : x + _BLOCK] = 128
+  return frame
+
+
+def _noise(frame: Frame, variance: float, rng: np.random.Generator) -> Frame:
+  luma, chroma = _to_ycbcr(frame)
+  scale = np.float32(variance**0.5)
+  luma = luma + scale * rng.standard_normal(luma.shape, np.float32)
+  chroma = chroma + scale * rng.standard_normal(chroma.shape, np.float32)
+  return _to_rgb(np.clip(luma, 0, 1), np.clip(chroma, 0, 1))
+
+
+def _blur(frame: Frame, width: float, rng: np.random.Generator) -> Frame:
+  size = int(width)
+  return cv2.GaussianBlur(frame, (size, size), sigmaX=size / 6)
+
+
+def _downscale(frame: Frame, times: float, rng: np.random.Generator) -> Frame:
+  height, width = frame.shape[:2]
+  small = (max(int(width / times), 1), max(int(height / times), 1))
+  # Choice: bilinear both ways; the kernel is not stated.
+  shrunk = cv2.resize(frame, small, interpolation=cv2.INTER_LINEAR)
+  return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+_FRAME_KINDS: dict[
+  str, Callable[[Frame, float, np.random.Generator], Frame]
+] = {
+  'saturation': _saturation,
+  'contrast': _contrast,
+  'blocks': _blocks,
+  'noise': _noise,
+  'blur': _blur,
+  'downscale': _downscale,
+}
+
+# Full-range BT.601, as JPEG has it.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def _to_ycbcr(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+  """Luma [h, w] and chroma (Cb, Cr) [h, w, 2], both in [0, 1]."""
+  rgb = frame.astype(np.float32) / 255
+  luma = rgb @ _LUMA
+  blue = 0.5 + (rgb[..., 2] - luma) * np.float32(0.5 / (1 - 0.114))
+  red = 0.5 + (rgb[..., 0] - luma) * np.float32(0.5 / (1 - 0.299))
+  return luma, np.stack([blue, red], -1)
+
+
+def _to_rgb(luma: np.ndarray, chroma: np.ndarray) -> Frame:
+  blue = luma + (chroma[..., 0] - 0.5) * np.float32((1 - 0.114) / 0.5)
+  red = luma + (chroma[..., 1] - 0.5) * np.float32((1 - 0.299) / 0.5)
+  green = (luma - 0.299 * red - 0.114 * blue) / np.float32(0.587)
+  return _to_bytes(255 * np.stack([red, green, blue], -1))
+
+
+def _to_bytes(values: np.ndarray) -> Frame:
+  return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def compressed_file(
+  path: str | os.PathLike, corruption: Corruption
+) -> Iterator[pathlib.Path]:
+  """Compresses a video anew; the copy is gone when the context ends.
+
+  Args:
+    path: a video file.
+    corruption: of the kind 'h264' or 'social'.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not a video, or the kind works frame by frame.
+  """
+  if not corruption.of_files:
+    raise ValueError(f'{corruption} changes frames, not files')
+  with tempfile.TemporaryDirectory(prefix='stormer-') as folder:
+    copy = pathlib.Path(folder) / 'compressed.mp4'
+    try:
+      _compress(pathlib.Path(path), copy, corruption)
+    except FileNotFoundError:
+      raise
+    except av.FFmpegError as error:
+      raise ValueError(
+        f'{path}: cannot be compressed anew ({error})'
+      ) from error
+    yield copy
+
+
+def _compress(
+  path: pathlib.Path, copy: pathlib.Path, corruption: Corruption
+) -> None:
+  with av.open(f'file:{path}') as source, av.open(str(copy), 'w') as target:
+    stream = source.streams.best('video')
+    if not isinstance(stream, av.VideoStream):
+      raise ValueError(f'{path}: no video track')
+    rate = fractions.Fraction(stream.average_rate or 25)
+    width, height, kept_rate = stream.width, stream.height, rate
+    if corruption.kind == 'social':
+      side = _SOCIAL_SIDES[corruption.level - 1]
+      scale = min(side / max(width, height), 1)
+      width, height = round(width * scale), round(height * scale)
+      most = _SOCIAL_RATES[corruption.level - 1]
+      kept_rate = min(rate, fractions.Fraction(most))
+    encoded = target.add_stream('libx264', rate=kept_rate)
+    encoded.width, encoded.height = max(width & ~1, 2), max(height & ~1, 2)
+    encoded.pix_fmt = 'yuv420p'
+    encoded.options = {'crf': str(int(corruption.parameter)), 'threads': '1'}
+    written = 0
+    for number, frame in enumerate(source.decode(stream)):
+      # The frame that is shown at each moment of the new rate.
+      if number * kept_rate < written * rate:
+        continue
+      frame = frame.reformat(encoded.width, encoded.height, 'yuv420p')
+      frame.pts, frame.time_base = written, 1 / kept_rate
+      target.mux(encoded.encode(frame))
+      written += 1
+    target.mux(encoded.encode(None))
