@@ -7,6 +7,7 @@
   python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
     [--config.eval.datasets="('celebdf_v2:test',)"]
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
+  python -m stormer_jax.main --mode=report --runs='SWEEP/*' [--out=FOLDER]
   python -m stormer_jax.main --mode=convert --source=A --destination=B
   python -m stormer_jax.main --mode=export --workdir=RUN --destination=FOLDER
   python -m stormer_jax.main --mode=plan --config=configs/ffpp_c23.py \
@@ -30,12 +31,15 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from stormer_jax import detector, plan, sweep, train
+from stormer_jax import comparison, detector, plan, sweep, train
 from stormer_jax.runs import distributed
 from stormer_jax.scoring import evaluate, export, predict
 from stormer_jax.weights import convert
 
-MODES = ('train', 'sweep', 'evaluate', 'predict', 'convert', 'export', 'plan')
+MODES = (
+  *('train', 'sweep', 'evaluate', 'report', 'predict'),
+  *('convert', 'export', 'plan'),
+)
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
 
 
@@ -61,6 +65,8 @@ def define_flags(argv: Sequence[str]) -> None:
     'device_kind', 'cpu', 'Device to plan for, as jax names it.'
   )
   flags.DEFINE_integer('devices', 1, 'Devices to plan for.', lower_bound=1)
+  flags.DEFINE_list('runs', None, 'Folders of runs to compare, as RUNS/*.')
+  flags.DEFINE_string('base', None, 'Entry that the others are compared with.')
   flags.DEFINE_integer('entry', None, 'The one entry of a sweep to run.')
   flags.DEFINE_bool('list', False, 'Say what a sweep consists of, run nothing.')
   flags.DEFINE_enum(
@@ -138,6 +144,10 @@ def _dispatch(args: flags.FlagValues) -> None:
       pathlib.Path(args.workdir), args.config.eval.checkpoint
     )
     print(export.export(run, args.destination, margin=args.config.eval.margin))
+  elif args.mode == 'report':
+    _require('runs')
+    out = args.out and pathlib.Path(args.out)
+    print(comparison.report(args.runs, args.base, out))
   elif args.mode == 'plan':
     _require('config')
     # Nothing is computed: as many CPU devices as there will be others.

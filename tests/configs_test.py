@@ -94,7 +94,7 @@ def test_every_field_is_read_somewhere():
   )
   unread = [
     name
-    for name in experiments_entries.flatten(config.to_dict())
+    for name in experiments_entries.flatten(config)
     if not name.startswith(('loss.', 'model.', 'synthesis.'))
     and name not in found
   ]

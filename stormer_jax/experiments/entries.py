@@ -16,6 +16,7 @@ import re
 from types import ModuleType
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import config_dict
 
 
@@ -105,7 +106,7 @@ def flags_between(
   start: config_dict.ConfigDict, end: config_dict.ConfigDict
 ) -> list[str]:
   """The --config.FIELD=VALUE that make one configuration of another."""
-  before, after = flatten(start.to_dict()), flatten(end.to_dict())
+  before, after = flatten(start), flatten(end)
   return [
     f'--config.{name}={value}'
     for name, value in after.items()
@@ -113,15 +114,9 @@ def flags_between(
   ]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Names the leaves of nested dicts 'section.field'."""
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
+def flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """Names the leaves of a configuration 'section.field'."""
+  return traverse_util.flatten_dict(config.to_dict(), sep='.')
 
 
 def _load(path: str) -> ModuleType:

@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from flax import traverse_util
 import jax
 from ml_collections import config_dict
 
@@ -47,13 +48,13 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
   ours = json.loads(config.to_json_best_effort())
   if path.exists():
     theirs = json.loads(path.read_text())
-    ours_flat, theirs_flat = _flatten(ours), _flatten(theirs)
+    ours_flat = traverse_util.flatten_dict(ours, sep='.')
+    theirs_flat = traverse_util.flatten_dict(theirs, sep='.')
     differing = [
       f'{name}: {theirs_flat.get(name, "absent")} there,'
       f' {ours_flat.get(name, "absent")} here'
       for name in sorted(ours_flat.keys() | theirs_flat.keys())
-      if ours_flat.get(name) != theirs_flat.get(name)
-      and not name.startswith(_FREE_FIELDS)
+      if ours_flat.get(name) != theirs_flat.get(name) and not is_free(name)
     ]
     if differing:
       raise ValueError(
@@ -73,6 +74,11 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
       ) from error
 
 
+def is_free(name: str) -> bool:
+  """Whether 'section.field' says how a run is carried out, not what it is."""
+  return name.startswith(_FREE_FIELDS)
+
+
 def finish(workdir: pathlib.Path, step: int) -> None:
   """Notes that all steps are done and the last checkpoint is on disk."""
   if jax.process_index() == 0:
@@ -89,13 +95,3 @@ def _write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + '\n')
   temporary.rename(path)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
