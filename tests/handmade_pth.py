@@ -71,8 +71,27 @@ def write(
   return path
 
 
+def write_legacy(
+  path: pathlib.Path, content: Any, *, omit: tuple[str, ...] = ()
+) -> pathlib.Path:
+  """Writes the same as torch did before 1.6: pickles, then the storages."""
+  pickled = _Pickle(view=(None,))
+  program = pickled.push(content)
+  keys = b']' + b''.join(pickled.push(k) + b'a' for k in pickled.storages)
+  facts = pickled.push({'protocol_version': 1001, 'little_endian': True})
+  data = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.' + b''.join(
+    b'\x80\x02' + part + b'.' for part in (b'M\xe9\x03', facts, program, keys)
+  )
+  for key, storage in pickled.storages.items():
+    if key not in omit:
+      data += struct.pack('<q', storage.size) + storage.tobytes()
+  path.write_bytes(data)
+  return path
+
+
 class _Pickle:
-  def __init__(self):
+  def __init__(self, view: tuple[None, ...] = ()):
+    self.view = view  # what old files say of storages within storages
     self.storages: dict[str, np.ndarray] = {}
 
   def push(self, value: Any) -> bytes:
@@ -111,7 +130,7 @@ class _Pickle:
       b'('
       + self.push('storage')
       + f'ctorch\n{kind}\n'.encode()
-      + b''.join(map(self.push, (key, 'cpu', storage.size)))
+      + b''.join(map(self.push, (key, 'cpu', storage.size, *self.view)))
       + b'tQ'
     )
     hooks = b'ccollections\nOrderedDict\n)R'

@@ -26,6 +26,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 
+from stormer_jax.weights import legacy_torch_file
+
 _DTYPES = {
   'FloatStorage': np.dtype('<f4'),
   'DoubleStorage': np.dtype('<f8'),
@@ -38,8 +40,6 @@ _DTYPES = {
   'ByteStorage': np.dtype('u1'),
   'BoolStorage': np.dtype('?'),
 }
-# The first bytes of a file of torch before 1.6: a pickled magic number.
-_LEGACY_MAGIC = bytes.fromhex('80028a0a6cfc9c46f9206aa850192e')
 # Constructors that harmless checkpoints call. They are not called here either:
 # a call yields an inert _Thing. Calling any other name is an error.
 _HARMLESS_CALLS = {
@@ -103,6 +103,19 @@ class _Archive(NamedTuple):
   data: memoryview
   members: dict[str, zipfile.ZipInfo]  # names without the root folder
 
+  @property
+  def big_endian(self) -> bool:
+    """Whether the storages are."""
+    return 'byteorder' in self.members and self.read('byteorder') == b'big'
+
+  def program(self) -> io.BytesIO:
+    """Returns the pickle of what was saved."""
+    return io.BytesIO(self.read('data.pkl'))
+
+  def read_storage(self, key: str) -> memoryview:
+    """Returns the bytes of a storage."""
+    return self.read(f'data/{key}')
+
   def read(self, name: str) -> memoryview:
     """Returns the bytes of a member, its checksum verified."""
     if name not in self.members:
@@ -127,13 +140,15 @@ class _Archive(NamedTuple):
     return content
 
 
-def _open_archive(path: pathlib.Path) -> _Archive:
+def _open_archive(
+  path: pathlib.Path,
+) -> _Archive | legacy_torch_file.LegacyTorchFile:
   with path.open('rb') as file:
-    start = file.read(len(_LEGACY_MAGIC))
-    if start == _LEGACY_MAGIC:
-      raise ValueError(
-        'the legacy (non-zip) format of torch before 1.6; rewrite it with '
-        'torch: torch.save(torch.load(old), new)'
+    start = file.read(len(legacy_torch_file.MAGIC))
+    if start == legacy_torch_file.MAGIC:
+      return legacy_torch_file.LegacyTorchFile(
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ),
+        {name: dtype.itemsize for name, dtype in _DTYPES.items()},
       )
     if not start.startswith(b'PK'):
       raise ValueError(
@@ -202,14 +217,11 @@ class _NotCallable(type):
 class _Unpickler(pickle.Unpickler):
   """Builds tensors and plain containers, and runs nothing."""
 
-  def __init__(self, archive: _Archive):
+  def __init__(self, archive: _Archive | legacy_torch_file.LegacyTorchFile):
     # latin1 reads the byte strings of Python 2 pickles too.
-    super().__init__(io.BytesIO(archive.read('data.pkl')), encoding='latin1')
+    super().__init__(archive.program(), encoding='latin1')
     self._archive = archive
     self._storages: dict[str, _Storage] = {}
-    self._big_endian = (
-      'byteorder' in archive.members and archive.read('byteorder') == b'big'
-    )
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ('collections', 'OrderedDict'):
@@ -225,7 +237,7 @@ class _Unpickler(pickle.Unpickler):
   def persistent_load(self, pid: Any) -> _Storage:
     """Returns the flat storage that tensors are views of."""
     match pid:
-      case ('storage', _StorageType(dtype), str(key), _, int(count)):
+      case ('storage', _StorageType(dtype), str(key), _, int(count), *_):
         pass
       case _:
         raise ValueError(
@@ -233,14 +245,14 @@ class _Unpickler(pickle.Unpickler):
           'float8); save it in float32'
         )
     if key not in self._storages:
-      content = self._archive.read(f'data/{key}')
+      content = self._archive.read_storage(key)
       if not 0 <= count * dtype.itemsize <= len(content):
         raise ValueError(
           f'storage {key} has {len(content)} bytes, too few for {count} values '
           f'of {dtype}'
         )
       values = np.frombuffer(content, dtype, count)
-      if self._big_endian:
+      if self._archive.big_endian:
         values = values.byteswap()
       self._storages[key] = _Storage(values)
     return self._storages[key]
