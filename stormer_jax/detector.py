@@ -173,6 +173,11 @@ def _read_checkpoint(
 def _read_official(
   path: pathlib.Path, abstract: Mapping[str, Tree], key: str
 ) -> dict[str, Tree]:
+  if 'stem' in abstract['params']['patch_embed']:
+    raise ValueError(
+      f'{path}: official weights have no stem of convolutions; set'
+      ' --config.model.stem=patch, or start from --config.pretrained_stem'
+    )
   tensors = weight_file.read_state_dict(path, key)
   try:
     # Heads shape no tensor, so one will do.

@@ -10,7 +10,7 @@ a step of the base model).
 
 import dataclasses
 
-from stormer_jax import model
+from stormer_jax import model, stem
 
 _GIB = 2**30
 
@@ -103,7 +103,14 @@ def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   taps = patches * 3 * time
   map_head = taps * (width * width + width * quarter + quarter)
   soft_label_head = time * width * quarter + (time * quarter) * time
-  embedding = patches * time * 3 * config.patch_size**2 * width
+  if config.stem == 'patch':
+    embedding = patches * time * 3 * config.patch_size**2 * width
+  else:
+    convolutions = stem.count_multiply_adds(
+      config.image_size, config.patch_size
+    )
+    channels = stem.list_blocks(config.patch_size)[-1].channels_out
+    embedding = time * (convolutions + patches * channels * width)
   clip = config.depth * block + embedding + map_head + soft_label_head + width
   return 2.0 * clip * num_clips
 

@@ -22,11 +22,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from stormer_jax import stem
+
 # Variance in two passes: E[x^2] - E[x]^2 loses digits.
 _LayerNorm = functools.partial(
   nnx.LayerNorm, epsilon=1e-6, use_fast_variance=False
 )
 _CHOICES = {
+  'stem': ('patch', 'efficientnet_lite0'),
+  'stem_statistics': ('frozen', 'batch'),
   'temporal_token': ('learned', 'first_clip'),
   'map_layout': ('thw', 'scrambled'),
   'dtype': ('float32', 'bfloat16'),
@@ -49,7 +53,7 @@ class StormerConfig:
   num_heads: int
   mlp_ratio: float
   image_size: int  # px
-  patch_size: int  # px
+  patch_size: int  # px; the stride of a stem of convolutions
   num_frames: int
   drop_path: float  # rate of the last block, linear from 0 at the first
   head_dropout: float
@@ -60,6 +64,8 @@ class StormerConfig:
   remat: str  # 'none' | 'full' | 'dots' kept of a block for the way back
   scan_layers: bool
   batch_norm_groups: int = 1  # parts of a batch with statistics of their own
+  stem: str = 'patch'  # | 'efficientnet_lite0', in front of the tokens
+  stem_statistics: str = 'frozen'  # | 'batch', of the stem's BatchNorms
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -91,6 +97,8 @@ class StormerConfig:
         )
     if self.attention == 'cudnn' and self.dtype != 'bfloat16':
       raise ValueError('model.attention=cudnn needs model.dtype=bfloat16')
+    if self.stem != 'patch':
+      stem.list_blocks(self.patch_size)
 
   @property
   def grid_size(self) -> int:
@@ -261,21 +269,33 @@ class Stormer(nnx.Module):
 
 
 class PatchEmbed(nnx.Module):
-  """Frames -> one token per patch, row by row."""
+  """Frames -> one token per patch, row by row.
+
+  A hybrid takes the features of a stem for patches of one pixel.
+  """
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
+    if config.stem == 'patch':
+      self.stem = None
+      channels, size = 3, config.patch_size
+    else:
+      self.stem = stem.EfficientNetLite(
+        config.patch_size, config.stem_statistics, config.dtype, rngs=rngs
+      )
+      channels, size = stem.list_blocks(config.patch_size)[-1].channels_out, 1
     self.proj = nnx.Conv(
-      3,
+      channels,
       config.width,
-      kernel_size=(config.patch_size, config.patch_size),
-      strides=(config.patch_size, config.patch_size),
+      kernel_size=(size, size),
+      strides=(size, size),
       padding='VALID',
       dtype=config.dtype,
       rngs=rngs,
     )
 
   def __call__(self, frames: Float[Array, 'b h w 3']) -> Float[Array, 'b n d']:
-    return rearrange(self.proj(frames), 'b gh gw d -> b (gh gw) d')
+    features = frames if self.stem is None else self.stem(frames)
+    return rearrange(self.proj(features), 'b gh gw d -> b (gh gw) d')
 
 
 class SpaceTimeBlock(nnx.Module):

@@ -21,7 +21,7 @@ from data_pipeline.synthesis import blending
 from stormer_jax import detector, flops, model, sharding, steps, validation
 from stormer_jax.runs import checkpoint, metric_writer, progress, watchdog
 from stormer_jax.runs import workdir as workdir_lib
-from stormer_jax.weights import pretrained, weight_file
+from stormer_jax.weights import pretrained, stem_weights, weight_file
 
 BEST_METRICS = (
   'val/video_auc',
@@ -127,7 +127,7 @@ def train_and_evaluate(
   workdir_lib.claim(config, workdir)
 
   # Start: 1. this workdir's newest checkpoint; 2. config.init_from; 3. a
-  # pretrained image ViT; 4. from scratch.
+  # pretrained stem and a pretrained image ViT, either or both; 4. from scratch.
   eval_every = config.train.eval_every_epochs * steps_per_epoch
 
   def save_at(step: int) -> bool:
@@ -343,6 +343,13 @@ def _starting_weights(config, abstract, init_weights):
     logging.info('starting from the weights of %s', config.init_from)
     return weights['params'], weights['stats']
   params, stats = jax.jit(init_weights)()
+  if config.pretrained_stem:
+    params, stats = stem_weights.init_stem(
+      jax.device_get(params),
+      jax.device_get(stats),
+      weight_file.read_state_dict(config.pretrained_stem),
+    )
+    logging.info('stem from %s', config.pretrained_stem)
   if config.pretrained_vit:
     params = pretrained.init_backbone_from_vit(
       jax.device_get(params),

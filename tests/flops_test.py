@@ -19,7 +19,12 @@ def test_the_base_model_needs_the_published_multiply_adds():
 
 @pytest.mark.parametrize(
   'changes',
-  [{}, {'num_frames': 8, 'depth': 1}, {'patch_size': 8, 'mlp_ratio': 2.0}],
+  [
+    {},
+    {'num_frames': 8, 'depth': 1},
+    {'patch_size': 8, 'mlp_ratio': 2.0},
+    {'stem': 'efficientnet_lite0', 'patch_size': 8, 'depth': 1},
+  ],
   ids=str,
 )
 def test_the_formula_agrees_with_the_compiler(changes):

@@ -14,7 +14,7 @@ MODULES = {
   if path.name != '__init__.py'
 }
 # What the rooms of stormer_jax may import of its hall.
-HALL_LEAVES = ('detector', 'losses', 'model', 'sharding', 'steps')
+HALL_LEAVES = ('detector', 'losses', 'model', 'sharding', 'stem', 'steps')
 # What a room of data_pipeline may import from outside of itself. `records`
 # is what a file becomes; nothing else of the hall.
 DATA_ROOMS = {
@@ -24,8 +24,10 @@ DATA_ROOMS = {
 }
 # Modules of the hall that others build on: what they import of stormer_jax.
 LEAVES = {
-  'model': set(),
-  'flops': {'model'},
+  'depthwise': set(),
+  'stem': {'depthwise'},
+  'model': {'stem'},
+  'flops': {'model', 'stem'},
   'losses': {'model'},
   'optimizer': set(),
   'sharding': set(),

@@ -59,6 +59,11 @@ def convert(
     raise FileNotFoundError(f'{source}: no such file or folder')
   if source.is_dir():
     config, params, stats = _from_run(source)
+    if as_file and config.model.get('stem', 'patch') != 'patch':
+      raise ValueError(
+        f'{source}: a hybrid (model.stem={config.model.stem}), for whose stem'
+        ' the released model has no place; it converts to a folder alone'
+      )
     _warn_of_semantics(config, as_file)
   else:
     if config is None and not as_file:
@@ -69,7 +74,7 @@ def convert(
     values, params, stats = _from_file(source, heads, key)
     if config is not None:
       config = config_dict.ConfigDict(config.to_dict())
-      config.model.update(values)
+      config.model.update(values, stem='patch')
   count = sum(x.size for x in jax.tree.leaves(params))
   if suffix == '.safetensors':
     # 'format' is what HuggingFace's readers look for.

@@ -105,7 +105,8 @@ def init_backbone_from_vit(
   patch embedding, class token, position embedding, the spatial attention, norms
   and MLP of every block, and the last norm. A position embedding of another
   grid is resized bicubically, with antialiasing when it shrinks (as timm does).
-  The ViT's own head or decoder is left aside. All else keeps its values in
+  The ViT's own head or decoder is left aside, and, where the model has a stem
+  of convolutions, its patch embedding too. All else keeps its values in
   `params`, which should be freshly initialised.
 
   Args:
@@ -123,9 +124,13 @@ def init_backbone_from_vit(
   depth = len(leaves['blocks', 'norm1', 'scale'])
   tensors, aside = _timm_names(state_dict)
   _check_vit(tensors, leaves, depth)
+  places = weight_names.vit_places(depth)
+  if 'stem' in params['patch_embed']:
+    embedding = [p.theirs for p in places if p.ours[0] == 'patch_embed']
+    places = [p for p in places if p.theirs not in embedding]
+    aside += [name for name in embedding if tensors.pop(name, None) is not None]
   grid = math.isqrt(leaves['position_embed',].shape[1] - 1)
   tensors['pos_embed'] = resize_position_embed(tensors['pos_embed'], grid)
-  places = weight_names.vit_places(depth)
   shapes = {}
   for place in places:
     leaf = leaves[place.ours]
@@ -236,6 +241,8 @@ def _check_vit(
     'width': kernel.shape[3],
     'patch_size': kernel.shape[0],
   }
+  if ('patch_embed', 'stem', 'conv', 'kernel') in leaves:
+    ours['patch_size'] = theirs['patch_size']  # its patches are not used
   if theirs != ours:
     raise ValueError(
       f'an image ViT of another size: it has {theirs}, the model {ours}; '
