@@ -21,6 +21,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))
 TRAIN = ('--config=configs/ffpp_c23.py', '--config.model.dtype=bfloat16')
 EVALUATE = ('--mode=evaluate', "--config.eval.datasets=('celebdf_v2:test',)")
+SWEEP = (
+  '--config=configs/ablations.py',
+  "--config.eval.datasets=('ffpp_c23:val', 'celebdf_v2:test')",
+)
 CLOUD = {
   'IMAGE': 'us-docker.pkg.dev/my-project/images/stormer-jax:tpu',
   'BUCKET': 'my-bucket',
@@ -52,9 +56,23 @@ CASES = {
     EVALUATE,
   ),
   'slurm': ('slurm.sh', HOST, TRAIN),
+  'slurm_sweep': ('slurm_sweep.sh', HOST, SWEEP),
+  'xpk_sweep': ('xpk_sweep.sh', CLOUD | {'ENTRIES': '0 7'}, SWEEP),
+  'gke_sweep': ('gke_sweep.sh', CLOUD | {'ENTRIES': '36'}, SWEEP),
+  'gke_sweep_tpu': (
+    'gke_sweep.sh',
+    CLOUD
+    | {'ENTRIES': '36', 'NAME': 'ablations', 'PARALLEL': '2'}
+    | {'DEVICE': 'tpu-v6e-slice', 'TOPOLOGY': '2x4', 'ACCOUNT': 'trainer'},
+    SWEEP,
+  ),
   'gpu_host': ('gpu_host.sh', HOST, TRAIN),
   'two_processes': ('two_processes.sh', HOST, ('--config=configs/tiny.py',)),
 }
+
+
+# What they show is read by Kubernetes and not by a shell.
+JOBS = {'gke_sweep', 'gke_sweep_tpu'}
 
 
 def environment(settings):
@@ -86,7 +104,36 @@ def test_every_script_has_a_stored_dry_run():
   assert scripts == {script for script, _, _ in CASES.values()}
 
 
-@pytest.mark.parametrize('name', CASES)
+def shown_job(name):
+  yaml = pytest.importorskip('yaml')
+  return yaml.safe_load(dry_run(*CASES[name]).stdout)
+
+
+@pytest.mark.parametrize('name', JOBS)
+def test_a_job_has_our_arguments_and_an_index_for_each_entry(name):
+  spec = shown_job(name)['spec']
+  (container,) = spec['template']['spec']['containers']
+  assert set(CASES[name][2]) <= set(container['args'])
+  assert '--entry=$(JOB_COMPLETION_INDEX)' in container['args']
+  assert (spec['completionMode'], spec['completions']) == ('Indexed', 36)
+
+
+def test_a_job_asks_for_the_machines_that_were_named():
+  gpu, tpu = (
+    shown_job(name)['spec']['template']['spec'] for name in sorted(JOBS)
+  )
+  assert gpu['nodeSelector'] == {
+    'cloud.google.com/gke-accelerator': 'nvidia-h100-80gb'
+  }
+  assert gpu['containers'][0]['resources'] == {'limits': {'nvidia.com/gpu': 8}}
+  assert tpu['nodeSelector'] == {
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v6e-slice',
+    'cloud.google.com/gke-tpu-topology': '2x4',
+  }
+  assert tpu['containers'][0]['resources'] == {'limits': {'google.com/tpu': 8}}
+
+
+@pytest.mark.parametrize('name', CASES.keys() - JOBS)
 def test_what_is_shown_is_what_a_shell_would_be_given(name):
   # Words survive the quoting: a shell that reads the line sees our arguments.
   arguments = CASES[name][2]
@@ -236,6 +283,28 @@ def test_slurm_puts_back_what_was_stopped_or_killed(
   }
   assert stage.run('slurm.sh', HOST | job, *TRAIN) == status
   assert stage.calls('scontrol') == ['scontrol requeue 7'] * requeued
+
+
+@pytest.mark.parametrize(
+  'status, requeued', [(0, False), (2, False), (143, True), (137, True)]
+)
+def test_slurm_puts_back_the_task_of_an_entry(stage, status, requeued):
+  stage.will_end_with('srun', status)
+  stage.program('scontrol', 'true')
+  job = {
+    'SLURM_JOB_ID': '9',
+    'SLURM_SUBMIT_DIR': str(ROOT),
+    'SLURM_ARRAY_TASK_ID': '3',
+  }
+  assert stage.run('slurm_sweep.sh', HOST | job, *SWEEP) == status
+  assert stage.calls('scontrol') == ['scontrol requeue 9'] * requeued
+  assert ' --entry=3 ' in stage.calls('srun')[0]
+
+
+def test_a_sweep_that_is_no_array_job_is_refused(stage):
+  job = {'SLURM_JOB_ID': '9', 'SLURM_SUBMIT_DIR': str(ROOT)}
+  assert stage.run('slurm_sweep.sh', HOST | job, *SWEEP) != 0
+  assert not stage.calls('srun')
 
 
 @pytest.mark.parametrize(

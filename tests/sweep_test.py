@@ -10,7 +10,7 @@ import time
 import pytest
 
 from configs import tiny
-from stormer_jax import sweep
+from stormer_jax import comparison, sweep
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Stands in for stormer_jax.main: notes its call, leaves what a run leaves.
@@ -222,3 +222,65 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(bench, how):
     ('train', 'jitter/seed0'),
     ('evaluate', 'jitter/seed0'),
   ]
+
+
+REAL_SWEEP = """
+from configs import tiny
+def get_config(semantics='paper'):
+  config = tiny.get_config(semantics).unlock()
+  config.data.batch_size = 4
+  config.train.num_epochs = 2
+  config.eval.pseudo_fakes = True
+  return config.lock()
+def get_sweep():
+  return [
+    ('base', {}, (0,)),
+    ('no_map_head', {'loss.spatial_weight': 0.0}, (0,)),
+    ('per_frame', {'synthesis.temporal_jitter': 1.0}, (0,)),
+  ]
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_in_the_table_of_a_clean_one(
+  data_root, tmp_path
+):
+  file = tmp_path / 'sweep.py'
+  file.write_text(REAL_SWEEP)
+
+  def start_sweep(workdir):
+    return subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'stormer_jax.main', '--mode=sweep'),
+        *(f'--config={file}', f'--data_root={data_root}'),
+        *(f'--workdir={workdir}', f'--compilation_cache={tmp_path}/compiled'),
+      ],
+      cwd=ROOT,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  def finish_sweep(workdir):
+    process = start_sweep(workdir)
+    _, err = process.communicate(timeout=1800)
+    assert process.returncode == 0, err
+
+  def kill_when(workdir, path):
+    process = start_sweep(workdir)
+    while not (workdir / path).exists():
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.05)
+    process.kill()
+    process.communicate()
+
+  clean, killed = tmp_path / 'clean', tmp_path / 'killed'
+  finish_sweep(clean)
+  kill_when(killed, 'base/seed0/checkpoints/3')  # in the middle of training
+  kill_when(killed, 'no_map_head/seed0/finished.json')  # before it is scored
+  finish_sweep(killed)
+  once = comparison.report([f'{clean}/*'], out=tmp_path / 'a')
+  assert comparison.report([f'{killed}/*'], out=tmp_path / 'b') == once
+  for name in ('comparison.csv', 'curves.svg'):
+    ours, theirs = ((tmp_path / x / name).read_text() for x in 'ab')
+    assert ours == theirs
+  assert 'per_frame' in once and 'demo-val-pseudo_fakes: AUC' in once
