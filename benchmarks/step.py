@@ -18,6 +18,8 @@ Nothing here depends on what the weights are, so they are noise.
 
 import argparse
 import ast
+from collections.abc import Iterator, Sequence
+import dataclasses
 import importlib
 import itertools
 import time
@@ -29,10 +31,52 @@ import numpy as np
 from stormer_jax import flops, model, sharding, steps
 from stormer_jax import train as train_lib
 
+# What can be measured, in this order.
+PAIRS, STEP, BOTH, SCORE = (
+  'blending',
+  'train step',
+  'blending, train step',
+  'score',
+)
 _HEADER = (
   '| config | devices | pairs | dtype | remat | what | ms | CPU ms | clips/s |'
   ' compile s | temporaries | peak | MFU |'
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One measured program.
+
+  Attributes:
+    what: PAIRS, STEP, BOTH or SCORE.
+    devices: Devices of the mesh.
+    pairs: Pairs of a call; clips are twice that.
+    dtype: Of the computation.
+    remat: As configured.
+    attention: As configured.
+    ms: Median wall time of a call.
+    cpu_ms: Median CPU time of a call, all threads of this process.
+    clips_per_second: By wall time.
+    compile_seconds: Wall time of trace and compilation.
+    temporary_bytes: What the compiler reserves beside state and batch.
+    peak_bytes: Most in use on a device since the program began, or None.
+    mfu: Useful FLOP/s over the peak of the devices; None: not known.
+  """
+
+  what: str
+  devices: int
+  pairs: int
+  dtype: str
+  remat: str
+  attention: str
+  ms: float
+  cpu_ms: float
+  clips_per_second: float
+  compile_seconds: float
+  temporary_bytes: int
+  peak_bytes: int | None
+  mfu: float | None
 
 
 def main() -> None:
@@ -64,27 +108,63 @@ def main() -> None:
       {key: _value(text) for key, text in changes.items() if text is not None}
     )
     if arguments.grow:
-      _grow(name, config, devices, arguments.repeats)
-    else:
-      _report(name, config, devices, arguments.repeats)
+      config.data.batch_size = devices * config.train.accumulate
+    what = (STEP, BOTH, SCORE)
+    rows = (grow if arguments.grow else measure)(
+      config, devices, arguments.repeats, what
+    )
+    for row in rows:
+      _print(name, row)
 
 
-def _grow(name, config, num_devices, repeats):
-  """Doubles the batch from 1 pair a device until memory runs out."""
-  config.data.batch_size = num_devices * config.train.accumulate
-  while True:
+def grow(
+  config: config_dict.ConfigDict,
+  num_devices: int,
+  repeats: int,
+  what: Sequence[str],
+  *,
+  most: int | None = None,
+) -> Iterator[Row]:
+  """Doubles the batch, from the configured one, until memory runs out.
+
+  Args:
+    config: The whole configuration; its batch size is what grows.
+    num_devices: Devices of the mesh.
+    repeats: Calls whose median is taken.
+    what: As in `measure`.
+    most: Pairs to end with, where memory would take too long to fill.
+
+  Yields:
+    The rows of `measure`, batch after batch.
+  """
+  while most is None or config.data.batch_size <= most:
     try:
-      _report(name, config, num_devices, repeats)
+      yield from measure(config, num_devices, repeats, what)
     except jax.errors.JaxRuntimeError as error:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
-      print(f'\n{config.data.batch_size} pairs do not fit')
+      print(f'{config.data.batch_size} pairs do not fit', flush=True)
       return
     config.data.batch_size *= 2
 
 
-def _report(name, config, num_devices, repeats):
-  """Prints the rows of one configuration."""
+def measure(
+  config: config_dict.ConfigDict,
+  num_devices: int,
+  repeats: int,
+  what: Sequence[str],
+) -> Iterator[Row]:
+  """Compiles the programs of a configuration and times them.
+
+  Args:
+    config: The whole configuration.
+    num_devices: Devices of the mesh.
+    repeats: Calls whose median is taken.
+    what: Any of PAIRS, STEP, BOTH, SCORE; nothing else is compiled.
+
+  Yields:
+    A row for each.
+  """
   mesh = sharding.make_mesh(
     config.train.mesh_data,
     config.train.mesh_fsdp,
@@ -94,89 +174,125 @@ def _report(name, config, num_devices, repeats):
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   model_config = model.StormerConfig(**config.model)
   num_clips = 2 * config.data.batch_size
-  graphdef, state, shardings = _state(config, mesh)
-  raw = sharding.put_batch(_clips(config), mesh)
+  raw = sharding.put_batch(random_clips(config), mesh)
   raw = (raw['frames'], raw['landmarks'], raw['seed'])
-  tx = steps.make_optimizer(config, steps_per_epoch=1)
-  pairs_program, pairs_compile = _compile(
-    train_lib.jit_pairs(config, mesh),
-    *raw,
-  )
-  batch = pairs_program(*raw)
-  step_program, step_compile = _compile(
-    jax.jit(
-      steps.make_train_step(config, graphdef, tx, steps_per_epoch=1),
-      donate_argnums=0,
-      out_shardings=(shardings, sharding.replicated(mesh)),
-    ),
-    state,
-    batch,
-  )
-  score_program, score_compile = _compile(
-    jax.jit(
-      steps.make_eval_step(config, graphdef),
-      out_shardings=sharding.replicated(mesh),
-    ),
-    state.params,
-    state.stats,
-    batch,
-  )
+  make_pairs = train_lib.jit_pairs(config, mesh)
+  pairs_program, pairs_compile = None, 0.0
+  if PAIRS in what or BOTH in what:
+    pairs_program, pairs_compile = _compile(make_pairs, *raw)
+    batch = pairs_program(*raw)
+  else:  # to compile it takes as long as to compile a step
+    batch = _noise(jax.eval_shape(make_pairs, *raw), mesh)
+
+  def row(name, call, compiling, program, needed):
+    wall, cpu = _measure(call, repeats)
+    device = mesh.devices.flat[0]
+    peak = flops.peak_flops(device.device_kind, config.model.dtype)
+    return Row(
+      what=name,
+      devices=mesh.size,
+      pairs=config.data.batch_size,
+      dtype=config.model.dtype,
+      remat=config.model.remat,
+      attention=config.model.attention,
+      ms=1e3 * wall,
+      cpu_ms=1e3 * cpu,
+      clips_per_second=num_clips / wall,
+      compile_seconds=compiling,
+      temporary_bytes=program.memory_analysis().temp_size_in_bytes,
+      peak_bytes=(device.memory_stats() or {}).get('peak_bytes_in_use'),
+      mfu=None
+      if peak is None or needed is None
+      else needed / (wall * peak * mesh.size),
+    )
+
+  if PAIRS in what:
+    yield row(
+      PAIRS, lambda: pairs_program(*raw), pairs_compile, pairs_program, None
+    )
+  if not {STEP, BOTH, SCORE} & set(what):
+    return
+  graphdef, state, shardings = random_state(config, mesh)
   live = [state]  # donated and replaced at every step
 
-  def train(with_pairs):
-    clips = pairs_program(*raw) if with_pairs else batch
+  def train(clips):
     live[0], terms = step_program(live[0], clips)
     return terms
 
-  sam = flops.train_step_flops(model_config, num_clips, config.optimizer.rho)
-  rows = (
-    (
-      'train step',
-      lambda: train(False),
-      step_compile,
-      step_program,
-      sam,
-    ),
-    (
-      'blending, train step',
-      lambda: train(True),
-      pairs_compile + step_compile,
-      step_program,
-      sam,
-    ),
-    (
-      'score',
+  if STEP in what or BOTH in what:
+    tx = steps.make_optimizer(config, steps_per_epoch=1)
+    step_program, step_compile = _compile(
+      jax.jit(
+        steps.make_train_step(config, graphdef, tx, steps_per_epoch=1),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+      ),
+      state,
+      batch,
+    )
+    sam = flops.train_step_flops(model_config, num_clips, config.optimizer.rho)
+    if STEP in what:
+      yield row(STEP, lambda: train(batch), step_compile, step_program, sam)
+    if BOTH in what:
+      yield row(
+        BOTH,
+        lambda: train(pairs_program(*raw)),
+        pairs_compile + step_compile,
+        step_program,
+        sam,
+      )
+  if SCORE in what:
+    score_program, score_compile = _compile(
+      jax.jit(
+        steps.make_eval_step(config, graphdef),
+        out_shardings=sharding.replicated(mesh),
+      ),
+      live[0].params,
+      live[0].stats,
+      batch,
+    )
+    yield row(
+      SCORE,
       lambda: score_program(live[0].params, live[0].stats, batch),
       score_compile,
       score_program,
       flops.forward_flops(model_config, num_clips),
-    ),
-  )
-  device = mesh.devices.flat[0]
-  peak = flops.peak_flops(device.device_kind, config.model.dtype)
-  for what, call, compiling, program, needed in rows:
-    wall, cpu = _measure(call, repeats)
-    in_use = (device.memory_stats() or {}).get('peak_bytes_in_use')
-    mfu = None if peak is None else needed / (wall * peak * mesh.size)
-    cells = (
-      name,
-      mesh.size,
-      config.data.batch_size,
-      config.model.dtype,
-      config.model.remat,
-      what,
-      f'{1e3 * wall:.1f}',
-      f'{1e3 * cpu:.1f}',
-      f'{num_clips / wall:.1f}',
-      f'{compiling:.1f}',
-      _mib(program.memory_analysis().temp_size_in_bytes),
-      '-' if in_use is None else _mib(in_use),
-      '-' if mfu is None else f'{mfu:.1%}',
     )
-    print(f'| {" | ".join(map(str, cells))} |', flush=True)
 
 
-def _state(config: config_dict.ConfigDict, mesh):
+def _print(name, row):
+  """Prints one row of the table."""
+  cells = (
+    name,
+    row.devices,
+    row.pairs,
+    row.dtype,
+    row.remat,
+    row.what,
+    f'{row.ms:.1f}',
+    f'{row.cpu_ms:.1f}',
+    f'{row.clips_per_second:.1f}',
+    f'{row.compile_seconds:.1f}',
+    _mib(row.temporary_bytes),
+    '-' if row.peak_bytes is None else _mib(row.peak_bytes),
+    '-' if row.mfu is None else f'{row.mfu:.1%}',
+  )
+  print(f'| {" | ".join(map(str, cells))} |', flush=True)
+
+
+def _noise(abstract, mesh):
+  """A batch of random numbers; of zeros, devices run faster than of these."""
+  rng = np.random.default_rng(0)
+  return sharding.put_batch(
+    {
+      name: rng.random(leaf.shape, np.float32).astype(leaf.dtype)
+      for name, leaf in abstract.items()
+    },
+    mesh,
+  )
+
+
+def random_state(config: config_dict.ConfigDict, mesh):
   """A state of noise on the mesh; to compile the true start takes longer."""
   graphdef, init_weights = steps.make_model(config)
   rng = np.random.default_rng(0)
@@ -195,7 +311,7 @@ def _state(config: config_dict.ConfigDict, mesh):
   return graphdef, jax.device_put(state, shardings), shardings
 
 
-def _clips(config: config_dict.ConfigDict) -> dict[str, np.ndarray]:
+def random_clips(config: config_dict.ConfigDict) -> dict[str, np.ndarray]:
   """Frames of noise, and landmarks on a circle."""
   rng = np.random.default_rng(0)
   shape = (config.data.batch_size, config.model.num_frames)
