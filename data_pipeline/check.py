@@ -26,8 +26,9 @@ import rich.markup
 import rich.progress
 import rich.table
 
-from data_pipeline.faces import video as video_lib
-from data_pipeline.sources import catalogue, published
+from data_pipeline import command_line
+from data_pipeline.faces import footage
+from data_pipeline.sources import catalogue, file_names, published
 from data_pipeline.sources import source as source_lib
 from data_pipeline.sources import tree as tree_lib
 
@@ -290,7 +291,7 @@ def look_into(
 def read_facts(path: pathlib.Path) -> Facts:
   """Reads what a video says of itself."""
   try:
-    stream = video_lib.probe(path)
+    stream = footage.probe(path)
   except (ValueError, OSError) as error:
     return Facts(error=str(error))
   return Facts(stream.fps, stream.width, stream.height, stream.num_frames)
@@ -320,7 +321,7 @@ def _show(findings: Findings, console: rich.console.Console) -> None:
     ('warning', findings.warnings),
   ):
     for line in names[:_SHOWN]:
-      console.print(f'{word}: {_printable(line)}', markup=False)
+      console.print(f'{word}: {file_names.printable(line)}', markup=False)
     if len(names) > _SHOWN:
       console.print(f'{word}: and {len(names) - _SHOWN} more (--json has all)')
 
@@ -337,12 +338,8 @@ def _totals(counts: Sequence[Count]) -> tuple[int, int]:
   return sum(c.expected for c in once), sum(c.found for c in once)
 
 
-def _printable(text: str) -> str:
-  return text.encode('utf-8', 'backslashreplace').decode()
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = command_line.Parser(
     prog='python -m data_pipeline.check',
     description='Says whether a copy of a published data set is whole.',
   )
@@ -365,6 +362,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
+  command_line.tolerate_encoding()
   args = _parse(argv)
   console = rich.console.Console(stderr=True)
   root = pathlib.Path(args.root)
@@ -375,7 +373,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.deep:
       tree = tree_lib.read_tree(root)
       listed = published.source(args.source).list_videos(tree)
-      paths = sorted({v.path for v in listed if tree.sizes.get(v.path)})
+      there, empty = _on_disk(tree, listed)
+      paths = sorted(there - set(empty))
       facts = look_into(root, paths, args.workers, console)
       findings = check(args.source, root, facts)
     if args.json:
@@ -383,8 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json.dumps(dataclasses.asdict(findings), indent=1) + '\n'
       )
   except (ValueError, OSError) as error:
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
-    return 2
+    return command_line.fail(error)
   except KeyboardInterrupt:
     print('stopped', file=sys.stderr)
     return 130

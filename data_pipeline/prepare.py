@@ -32,6 +32,7 @@ import rich.table
 
 from data_pipeline import (
   command_line,
+  corruptions,
   folder_lock,
   outcome_report,
   prepared_video,
@@ -42,7 +43,7 @@ from data_pipeline import (
 from data_pipeline import staging as staging_lib
 from data_pipeline.faces import embedded
 from data_pipeline.faces import video as video_lib
-from data_pipeline.sources import catalogue, file_names
+from data_pipeline.sources import catalogue, file_names, published
 
 _TABLE_ROWS = 40  # longer tables show what was skipped only
 
@@ -331,10 +332,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument(
     '--csv',
     default='',
-    help='list of videos: path,label[,split,identity,method,start,end]; '
-    'without it the folders real/, fake/, train/, val/, test/ tell',
+    help='list of videos: path,label[,split,identity,method,start,end,group,'
+    'pair]; without it the folders real/, fake/, train/, val/, test/ tell',
   )
-  parser.add_argument('--dataset', default='', help="default: root's name")
+  parser.add_argument(
+    '--source',
+    default='',
+    metavar='NAME',
+    help='the published data set that --root holds, splits included: '
+    f'{", ".join(published.SOURCES)}',
+  )
+  parser.add_argument(
+    '--corrupt',
+    default='',
+    metavar='KIND:LEVEL',
+    help='damage every video first, and name the result NAME-KIND-LEVEL; '
+    f'kinds: {", ".join(corruptions.PARAMETERS)}; levels 1 to 5',
+  )
+  parser.add_argument(
+    '--dataset', default='', help='default: that of --source, or of root'
+  )
   parser.add_argument(
     '--replace',
     action='store_true',
@@ -383,6 +400,8 @@ def _check(args: argparse.Namespace) -> None:
       f'--num_frames is {args.num_frames} and --min_frames {args.min_frames}: '
       'no video could be kept'
     )
+  if args.source and args.csv:
+    raise ValueError('--source and --csv both say which videos there are')
   if not 0 < args.val_fraction < 1:
     raise ValueError(
       f'--val_fraction is {args.val_fraction}; it lies between 0 and 1'
@@ -391,7 +410,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def _dataset_name(args: argparse.Namespace) -> str:
   """The name of the data set, which is a folder and part of file names."""
-  name = args.dataset or pathlib.Path(args.root).resolve().name
+  name = args.dataset or args.source or pathlib.Path(args.root).resolve().name
+  if args.corrupt:
+    name = f'{name}-{corruptions.parse(args.corrupt)}'
   if (
     not name
     or name.startswith('.')
@@ -412,8 +433,11 @@ def _list_videos(
   args: argparse.Namespace, console: rich.console.Console
 ) -> tuple[catalogue.Video, ...]:
   root = pathlib.Path(args.root)
-  videos, notes = catalogue.list_videos(root, _dataset_name(args), args.csv)
-  for note in notes:
+  if args.source:
+    return _list_published(args, console)
+  listing = catalogue.list_videos(root, _dataset_name(args), args.csv)
+  videos = listing.videos
+  for note in listing.notes:
     console.print(file_names.printable(note))
   if all(video.label for video in videos):
     console.print('all are fakes: to be scored, not to train on')
@@ -429,6 +453,23 @@ def _list_videos(
   return catalogue.assign_splits(videos, args.val_fraction)
 
 
+def _list_published(
+  args: argparse.Namespace, console: rich.console.Console
+) -> tuple[catalogue.Video, ...]:
+  """Lists a published set. Its training fakes are no training data here."""
+  videos = published.list_published(args.source, args.root, _dataset_name(args))
+  kept = tuple(v for v in videos if not (v.label and v.split == 'train'))
+  if len(kept) < len(videos):
+    console.print(
+      f'left out {len(videos) - len(kept)} fakes of the training split: '
+      'training takes real videos alone'
+    )
+  unsplit = catalogue.assign_splits(
+    [video for video in kept if not video.split], args.val_fraction
+  )
+  return (*(video for video in kept if video.split), *unsplit)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   command_line.tolerate_encoding()
@@ -440,7 +481,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   silence_decoder()
   rules = records.RULES if args.rule == 'both' else (args.rule,)
   settings = prepared_video.Settings(
-    min_frames=args.min_frames, encoding=args.encoding
+    min_frames=args.min_frames,
+    encoding=args.encoding,
+    corruption=args.corrupt,
   )
   if args.num_frames:
     settings = dataclasses.replace(

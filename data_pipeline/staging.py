@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 
 from data_pipeline import prepared_video, records
+from data_pipeline.faces import footage
 from data_pipeline.sources import catalogue
 
 
@@ -103,7 +104,7 @@ class Staging:
   def _file(self, video: catalogue.Video) -> list[int]:
     """Size and time of a video's file; [] where there is none."""
     try:
-      status = (self.root / video.path).stat()
+      status = footage.on_disk(self.root / video.path).stat()
     except OSError:
       return []
     return [status.st_size, status.st_mtime_ns]

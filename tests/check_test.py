@@ -139,4 +139,4 @@ def test_a_name_that_is_no_text_is_printed_all_the_same(tmp_path, capsys):
   (tmp_path / 'original_videos/7').joinpath('\udcff.mp4').write_bytes(b'')
   code, text = run(capsys, '--source=kodf', f'--root={tmp_path}')
   assert code == 1
-  assert 'empty: original_videos/7/\\udcff.mp4' in text
+  assert 'empty: original_videos/7/\\xff.mp4' in text

@@ -37,7 +37,7 @@ def test_a_missing_package_is_an_error_with_the_command(tmp_path, capsys):
 )
 def test_the_stretches_lie_within_the_videos(tmp_path):
   list_file = demo_videos.lay_out(_PACKAGES, tmp_path)
-  videos = catalogue.list_videos(tmp_path, 'demo', list_file)
+  videos, _ = catalogue.list_videos(tmp_path, 'demo', list_file)
   assert len(videos) == 7
   for video in videos:
     assert video_lib.probe(tmp_path / video.path).num_frames >= video.end

@@ -18,6 +18,7 @@ from data_pipeline import (
   stored_videos,
 )
 from data_pipeline import staging as staging_lib
+from tests.sources import published_test
 
 
 @pytest.fixture(scope='module')
@@ -433,3 +434,46 @@ def test_a_place_that_cannot_be_written_is_one_line_and_a_failure(
   out.write_text('in the way')
   line = _complain(capsys, '--root', str(tmp_path), '--out', str(out))
   assert 'Not a directory' in line and str(out) in line
+
+
+def test_a_published_set_is_prepared_by_its_name(tmp_path, capsys):
+  root = published_test.celebdf_tree(tmp_path / 'Celeb')
+  for name in ('Celeb-real/id1_0003', 'Celeb-synthesis/id1_id0_0003'):
+    face_videos.write_face_video(root / f'{name}.mp4', 6)
+  arguments = f'--root={root} --source=celebdf_v2 --rule=uniform --workers=1'
+  out = tmp_path / 'out'
+  assert prepare.main([*arguments.split(), f'--out={out}']) == 0
+  said = capsys.readouterr().err
+  assert 'left out 1 fakes of the training split' in said
+  stored = records.open_records(out, 'celebdf_v2', 'uniform', 'test')
+  assert [(v.video_id, v.label, v.pair) for v in stored.videos] == [
+    ('Celeb-real/id1_0003.mp4', 0, ''),
+    ('Celeb-synthesis/id1_id0_0003.mp4', 1, 'Celeb-real/id1_0003.mp4'),
+  ]
+  assert stored.videos[1].method == 'Celeb-synthesis'
+
+
+def test_damaged_videos_make_a_set_of_their_own(tmp_path):
+  root = tmp_path / 'mine'
+  face_videos.write_face_video(root / 'test/real/a.mp4', 6)
+  arguments = f'--root={root} --out={tmp_path} --rule=uniform --workers=1'
+  assert prepare.main([*arguments.split(), '--corrupt=blur:2']) == 0
+  stored = records.open_records(tmp_path, 'mine-blur-2', 'uniform', 'test')
+  assert stored.videos[0].video_id == 'test/real/a.mp4'
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ('--source=celebdf', 'no source'),
+    ('--source=celebdf_v2 --csv=a.csv', 'both say which videos'),
+    ('--corrupt=fog:1', 'KIND:LEVEL'),
+  ],
+)
+def test_unknown_sets_and_damage_are_one_line(tmp_path, capsys, flags, words):
+  (tmp_path / 'videos').mkdir()
+  arguments = [f'--root={tmp_path / "videos"}', f'--out={tmp_path / "out"}']
+  assert prepare.main([*arguments, *flags.split()]) == 2
+  said = capsys.readouterr().err
+  assert words in said and said.count('\n') == 1
+  assert not (tmp_path / 'out').exists()

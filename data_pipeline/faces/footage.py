@@ -37,6 +37,11 @@ def decode_frames(path: str | os.PathLike, indices: Iterable[int]) -> Reading:
   return video_lib.decode_frames(path, indices)
 
 
+def on_disk(path: str | os.PathLike) -> pathlib.Path:
+  """The file or folder that a path lies in: an archive, or itself."""
+  return image_sequence.archive_of(path) or pathlib.Path(path)
+
+
 def digest(path: str | os.PathLike) -> str:
   """SHA-256 of a video file, or of the images of a sequence in their order."""
   if image_sequence.is_sequence(path):

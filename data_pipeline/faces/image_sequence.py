@@ -26,7 +26,7 @@ _ARCHIVES = ('.tar.gz', '.tgz', '.tar')
 
 def is_sequence(path: str | os.PathLike) -> bool:
   """Whether a path is a folder, or goes through an archive."""
-  return pathlib.Path(path).is_dir() or _archive(path) is not None
+  return pathlib.Path(path).is_dir() or archive_of(path) is not None
 
 
 def probe(path: str | os.PathLike) -> video_lib.VideoStream:
@@ -120,7 +120,7 @@ class _Images(contextlib.AbstractContextManager):
   def __init__(self, path: str | os.PathLike):
     self._path = pathlib.Path(path)
     self._tar: tarfile.TarFile | None = None
-    archive = _archive(path)
+    archive = archive_of(path)
     if archive is None:
       if not self._path.is_dir():
         raise FileNotFoundError(f'no folder {path}')
@@ -182,7 +182,7 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _archive(path: str | os.PathLike) -> pathlib.Path | None:
+def archive_of(path: str | os.PathLike) -> pathlib.Path | None:
   """The archive that a path goes into, if any."""
   for parent in pathlib.Path(path).parents:
     if parent.name.lower().endswith(_ARCHIVES) and parent.is_file():

@@ -23,6 +23,10 @@ from data_pipeline.sources import tree as tree_lib
 
 LABELS = {'real': 0, 'fake': 1}
 SPLITS = ('train', 'val', 'test')
+LIST_COLUMNS = (
+  'path', 'label', 'split', 'identity', 'method', 'start', 'end', 'group',
+  'pair',
+)  # fmt: skip
 _SHOWN = 5  # names in a note
 
 
@@ -80,8 +84,8 @@ def list_videos(
     root: the folder.
     dataset: name to give to the dataset.
     list_file: a CSV with the columns path (relative to root), label (real or
-      fake), and optionally split, identity, method, start, end. Without it
-      the folder is searched.
+      fake), and optionally the others of `LIST_COLUMNS`. Without it the
+      folder is searched.
 
   Raises:
     ValueError: no folder, no video in it, a list that cannot be read, or
@@ -91,7 +95,7 @@ def list_videos(
   if not root.is_dir():
     raise ValueError(f'no folder {root}; --root names the folder of videos')
   if list_file:
-    listing = Listing(_read_list(pathlib.Path(list_file), root, dataset))
+    listing = _read_list(pathlib.Path(list_file), root, dataset)
   else:
     listing = _search(root, dataset)
   videos = listing.videos
@@ -242,7 +246,8 @@ def _refuse_published(
       if name := folder_words.published_set(folder):
         raise ValueError(
           f'{root} looks like {name} ({folder}/), whose folders do not tell '
-          'class and split by name: write a list with the header '
+          'class and split by name: say which set it is with --source '
+          '(docs/published_sets.md), or write a list with the header '
           f'path,label,split,identity,method and lines like {path},LABEL,SPLIT'
           ', and give it as --csv'
         )
@@ -269,15 +274,19 @@ def _some(paths: Sequence[str]) -> str:
 
 def _read_list(
   list_file: pathlib.Path, root: pathlib.Path, dataset: str
-) -> tuple[Video, ...]:
-  rows = lists.read_rows(
-    list_file,
-    needed=('path', 'label'),
-    optional=('split', 'identity', 'method', 'start', 'end'),
-  )
+) -> Listing:
+  rows = lists.read_rows(list_file, needed=('path', 'label'))
   if not rows:
     raise ValueError(f'{list_file} lists no video')
-  return tuple(_read_row(row, root, dataset) for row in rows)
+  unknown = sorted(set(rows[0].cells) - set(LIST_COLUMNS))
+  notes = []
+  if unknown:
+    notes.append(
+      f'{list_file}: not read are the columns {", ".join(unknown)}; known are '
+      f'{", ".join(LIST_COLUMNS)}'
+    )
+  videos = tuple(_read_row(row, root, dataset) for row in rows)
+  return Listing(videos, tuple(notes))
 
 
 def _read_row(row: lists.Row, root: pathlib.Path, dataset: str) -> Video:
@@ -313,6 +322,8 @@ def _read_row(row: lists.Row, root: pathlib.Path, dataset: str) -> Video:
     method=cells.get('method', ''),
     start=start,
     end=end,
+    group=cells.get('group', ''),
+    pair=cells.get('pair', ''),
   )
 
 

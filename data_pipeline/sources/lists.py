@@ -37,19 +37,16 @@ class Row:
   cells: Mapping[str, str]
 
 
-def read_rows(
-  path: str | os.PathLike, needed: Sequence[str], optional: Sequence[str]
-) -> list[Row]:
+def read_rows(path: str | os.PathLike, needed: Sequence[str]) -> list[Row]:
   """Reads a list.
 
   Args:
     path: the file.
     needed: columns that it must have.
-    optional: columns that it may have.
 
   Raises:
-    ValueError: no such file, an encoding or a quote that cannot be told, other
-      columns, or more cells in a line than columns; names file and line.
+    ValueError: no such file, an encoding or a quote that cannot be told, a
+      column missing, or more cells in a line than columns; names file and line.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -67,7 +64,7 @@ def read_rows(
       if not any(cells) and len(cells) <= max(len(columns), 1):
         continue
       if not columns:
-        columns = _columns(path, cells, needed, optional)
+        columns = _columns(path, cells, needed)
       elif len(cells) > len(columns):
         raise ValueError(
           f'{where} has {len(cells)} cells, the header names {len(columns)} '
@@ -80,22 +77,19 @@ def read_rows(
   except csv.Error as error:
     raise ValueError(f'{path} line {reader.line_num}: {error}') from error
   if not columns:
-    _columns(path, [], needed, optional)
+    _columns(path, [], needed)
   return rows
 
 
 def _columns(
-  path: pathlib.Path,
-  cells: list[str],
-  needed: Sequence[str],
-  optional: Sequence[str],
+  path: pathlib.Path, cells: list[str], needed: Sequence[str]
 ) -> list[str]:
   """Checks the header."""
   columns = [cell.lower() for cell in cells]
-  if not set(needed) <= set(columns) <= {*needed, *optional}:
+  if not set(needed) <= set(columns):
     raise ValueError(
       f'{path} has the columns {sorted(columns)}; it needs '
-      f'{" and ".join(needed)}, and may have {sorted(optional)}'
+      f'{" and ".join(needed)}'
     )
   if len(set(columns)) < len(columns):
     raise ValueError(f'{path} has a column twice: {", ".join(columns)}')

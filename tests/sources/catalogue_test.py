@@ -249,3 +249,12 @@ def test_fakes_without_a_split_are_kept_from_training():
   split = catalogue.assign_splits([*videos, *fakes], 0.3)
   assert {v.split for v in split if v.label} == {'val'}
   assert {v.split for v in split if not v.label} == {'train', 'val'}
+
+
+def test_group_and_pair_are_read_and_unknown_columns_named(tmp_path):
+  (tmp_path / 'list.csv').write_text(
+    'path,label,group,pair,mood\na.mp4,fake,g1,b.mp4,happy\n'
+  )
+  videos, notes = catalogue.list_videos(tmp_path, 'mine', tmp_path / 'list.csv')
+  assert (videos[0].group, videos[0].pair) == ('g1', 'b.mp4')
+  assert 'not read are the columns mood' in notes[0]
