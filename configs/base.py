@@ -192,15 +192,29 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   train.mesh_tensor = 1
 
   evaluation = config.eval = config_dict.ConfigDict()
-  # NAME:SPLIT, or NAME:SPLIT:MARGIN where one margin does not suit all.
+  # NAME:SPLIT, or NAME:SPLIT:MARGIN for a margin of its own.
   evaluation.datasets = ('celebdf_v2:test',)
-  evaluation.margin = 15  # px of 256: 0 DFW, 5 DFDCP, 13 DFD, 15 others
+  evaluation.margin = 15  # px of 256 cut from every side (METHOD 9)
+  # NAME:MARGIN of the data sets that the paper crops otherwise.
+  evaluation.margins = ('wilddeepfake:0', 'dfw:0', 'dfdcp:5', 'dfd:13')
   evaluation.batch_size = 32  # clips
-  evaluation.threshold = 0.5  # of the sigmoid, for accuracy
+  # What is ranked: 'video' | 'clip' | 'frame', with the score of its clip.
+  evaluation.level = 'video'
+  # Clips into a video: 'mean_logit' | 'mean_probability' |
+  # 'median_probability' | 'max_probability' | 'confident' (METHOD 9: the first)
+  evaluation.aggregation = 'mean_logit'
+  # A video without a score: 'exclude', and count it, or 'half': score 0.5.
+  evaluation.failed_videos = 'exclude'
+  evaluation.threshold = 0.5  # of the score, for accuracy
+  # Rules of others to measure by as well (scoring/protocol.py).
+  evaluation.conventions = ('paper', 'deepfakebench', 'gend', 'deepsafe_bench')
   evaluation.flip = False  # average with the mirrored clip's logit
   # True: score each real video beside its pseudo-fake with fixed seeds, the
   # protocol of validation; for data sets without fakes.
   evaluation.pseudo_fakes = False
-  evaluation.num_bootstrap = 1000  # resamples of videos, 95 % intervals
+  evaluation.num_bootstrap = 1000  # resamples, 95 % intervals
+  # What a resample draws: 'video' | 'pair' | 'identity' | 'auto': pairs where
+  # the data name them, else videos.
+  evaluation.resample_by = 'auto'
   evaluation.checkpoint = 'best'  # 'best' | 'last' | a step number
   return config.lock()

@@ -1,4 +1,4 @@
-"""One program: train, sweep, evaluate, predict, convert or plan.
+"""One program: train, sweep, evaluate, report, predict, convert, export, plan.
 
   python -m stormer_jax.main --mode=train --config=configs/demo.py \
     --data_root=DATA --workdir=RUN [--config.optimizer.peak_lr=1e-4]
@@ -6,6 +6,7 @@
     --data_root=DATA --workdir=SWEEP [--entry=3] [--list]
   python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
     [--config.eval.datasets="('celebdf_v2:test',)"]
+  python -m stormer_jax.main --mode=report --scores=A=FILE,B=FILE --out=FOLDER
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
   python -m stormer_jax.main --mode=report --runs='SWEEP/*' [--out=FOLDER]
   python -m stormer_jax.main --mode=convert --source=A --destination=B
@@ -33,7 +34,7 @@ from ml_collections import config_flags
 
 from stormer_jax import comparison, detector, plan, sweep, train
 from stormer_jax.runs import distributed
-from stormer_jax.scoring import evaluate, export, predict
+from stormer_jax.scoring import evaluate, export, predict, study, tables
 from stormer_jax.weights import convert
 
 MODES = (
@@ -52,6 +53,17 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string('video', None, 'Video file to predict.')
   flags.DEFINE_string(
     'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
+  )
+  flags.DEFINE_list(
+    'scores',
+    None,
+    'Saved scores to report on: FILE, NAME=FILE or the folder of a run, more'
+    ' than one separated by commas (docs/evaluation.md).',
+  )
+  flags.DEFINE_list(
+    'columns',
+    [],
+    'Names of columns of --scores that are not ours, as video=id,score=prob_*.',
   )
   flags.DEFINE_string('source', None, 'Weights or run to convert from.')
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
@@ -94,6 +106,7 @@ def define_flags(argv: Sequence[str]) -> None:
   ):
     if workdir:
       config = detector.load_config(pathlib.Path(workdir))
+      evaluate.complete(config)
       config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
   else:
     config_flags.DEFINE_config_file('config', None, 'File in configs/.')
@@ -129,6 +142,8 @@ def _dispatch(args: flags.FlagValues) -> None:
   elif args.mode == 'evaluate':
     _require('workdir', 'data_root')
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
+  elif args.mode == 'report':
+    _report(args)
   elif args.mode == 'predict':
     _require('workdir', 'video')
     prediction = predict.predict(
@@ -144,10 +159,6 @@ def _dispatch(args: flags.FlagValues) -> None:
       pathlib.Path(args.workdir), args.config.eval.checkpoint
     )
     print(export.export(run, args.destination, margin=args.config.eval.margin))
-  elif args.mode == 'report':
-    _require('runs')
-    out = args.out and pathlib.Path(args.out)
-    print(comparison.report(args.runs, args.base, out))
   elif args.mode == 'plan':
     _require('config')
     # Nothing is computed: as many CPU devices as there will be others.
@@ -166,6 +177,27 @@ def _dispatch(args: flags.FlagValues) -> None:
         args.weights_key,
       )
     )
+
+
+def _report(args: flags.FlagValues) -> None:
+  if args.runs:
+    out = pathlib.Path(args.out) if args.out else None
+    print(comparison.report(args.runs, args.base, out))
+    return
+  if not args.scores:
+    raise ValueError(
+      '--mode=report needs --scores (saved scores) or --runs (folders of runs)'
+    )
+  _require('out')
+  columns = [entry.partition('=') for entry in args.columns]
+  made = study.report(
+    args.scores,
+    args.out,
+    columns={name.strip(): column for name, _, column in columns},
+    measuring=args.config.eval.to_dict() if args.config else None,
+  )
+  print(tables.text(study.make_tables(made)[0]))
+  print(f'written to {args.out}/report.html, report.md and figures.csv')
 
 
 def _sweep(args: flags.FlagValues) -> None:

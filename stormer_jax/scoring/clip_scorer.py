@@ -8,11 +8,13 @@ its batch (METHOD section 9).
 from collections.abc import Callable, Mapping
 import hashlib
 import importlib.metadata
+import json
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
+from ml_collections import config_dict
 import numpy as np
 
 from data_pipeline import pipeline
@@ -109,6 +111,9 @@ def provenance(detector: detector_lib.Detector) -> dict[str, Any]:
     'checkpoint': detector.source,
     'step': int(detector.step),
     'weights': weights_digest(detector),
+    'trained_on': detector.config.data.train_dataset,
+    'semantics': semantics(detector.config),
+    'config_hash': config_hash(detector.config),
     'model': detector.config.model.to_dict(),
     'versions': {
       name: importlib.metadata.version(name)
@@ -116,6 +121,29 @@ def provenance(detector: detector_lib.Detector) -> dict[str, Any]:
       if _installed(name)
     },
   }
+
+
+def semantics(config: config_dict.ConfigDict) -> str:
+  """Says whose computation a configuration is: paper's, official or mixed."""
+  choices = (
+    (config.model.temporal_token, 'learned', 'first_clip'),
+    (config.model.map_layout, 'thw', 'scrambled'),
+    (config.synthesis.boundary_change, 'absolute', 'uint8_wrap'),
+    (config.optimizer.batch_stats, 'first_pass', 'both_passes'),
+  )
+  if all(value == paper for value, paper, _ in choices):
+    return 'paper'
+  if all(value == official for value, _, official in choices):
+    return 'official'
+  return 'mixed: ' + ', '.join(value for value, *_ in choices)
+
+
+def config_hash(config: config_dict.ConfigDict) -> str:
+  """Hashes what a run was trained with, evaluation left out: 16 hex digits."""
+  fields = json.loads(config.to_json_best_effort())
+  fields.pop('eval', None)
+  text = json.dumps(fields, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def weights_digest(detector: detector_lib.Detector) -> str:

@@ -1,19 +1,19 @@
 """Scores prepared data sets with a trained detector.
 
 Enter: records of a split (uint8 frames of the 256 crop) and a `Detector`.
-Leave: `report.Scores`: for every video the mean of its clip logits and the
-sigmoid of it, the probability of fake, with AUC, AP, EER and accuracy over the
-videos (METHOD section 9). A video is cut into clips of T frames in order; all
-of them count, once. What cannot be scored keeps its row and a reason.
+Leave: `report.Scores`: for every video its clip logits and the probability of
+fake made of them (METHOD section 9), with every figure over the videos and the
+protocol that they depend on. A video is cut into clips of T frames in order;
+all of them count, once. What cannot be scored keeps its row and a reason.
 
 With `pseudo_fakes` each real video is scored beside the pseudo-fake made of it
 with a fixed seed, the protocol of validation, for data without fakes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import csv
 import dataclasses
-import functools
+import json
 import math
 import os
 import pathlib
@@ -30,8 +30,15 @@ from data_pipeline import clips
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
-from stormer_jax.scoring import aggregation, bootstrap, clip_scorer, report
+from stormer_jax.scoring import (
+  aggregation,
+  clip_scorer,
+  published,
+  report,
+  study,
+)
 from stormer_jax.scoring import journal as journal_lib
+from stormer_jax.scoring import protocol as protocol_lib
 
 _LOG_SECONDS = 15.0
 
@@ -52,6 +59,13 @@ class EvalConfig:
   pseudo_fakes: bool
   num_bootstrap: int
   checkpoint: str | int
+  # Runs of before these fields have none of them.
+  margins: tuple[str, ...] = ()
+  level: str = 'video'
+  aggregation: str = 'mean_logit'
+  failed_videos: str = 'exclude'
+  conventions: tuple[str, ...] = tuple(protocol_lib.Protocol.conventions)
+  resample_by: str = 'auto'
 
   def __post_init__(self):
     for name, low in (('margin', 0), ('batch_size', 1), ('num_bootstrap', 0)):
@@ -66,6 +80,13 @@ class EvalConfig:
       )
     if not self.datasets:
       raise ValueError('eval.datasets is empty; name NAME:SPLIT to score')
+    for entry in self.margins:
+      name, _, margin = entry.partition(':')
+      if not name or not margin.isdecimal():
+        raise ValueError(
+          f'eval.margins holds {entry!r}; write NAME:MARGIN, as dfdcp:5'
+        )
+    measuring(self)
 
 
 def evaluate(
@@ -93,7 +114,10 @@ def evaluate(
     ValueError: No such data set, split or setting.
   """
   options = EvalConfig(**config.eval)
-  names = [parse_dataset(entry, options.margin) for entry in options.datasets]
+  names = [
+    parse_dataset(entry, margin_of(options, entry.split(':')[0]))
+    for entry in options.datasets
+  ]
   if len({(dataset, split) for dataset, split, _ in names}) < len(names):
     raise ValueError(
       f'eval.datasets names a split twice: {options.datasets}; each has one '
@@ -133,7 +157,47 @@ def evaluate(
       report.write_scores(scores, folder)
       print(f'{report.table(scores)}\n  written to {folder}', flush=True)
     results.append(scores)
+  if jax.process_index() == 0:
+    system = pathlib.Path(workdir).resolve().name
+    study.write(study.of_run(system, results), out)
   return results
+
+
+def measuring(options: EvalConfig) -> dict[str, Any]:
+  """Returns how scores become figures, fields of a `protocol.Protocol`.
+
+  Raises:
+    ValueError: If one is out of range.
+  """
+  fields: dict[str, Any] = {
+    'level': options.level,
+    'aggregation': options.aggregation,
+    'failed_videos': options.failed_videos,
+    'threshold': options.threshold,
+    'resample_by': options.resample_by,
+    'num_bootstrap': options.num_bootstrap,
+    'conventions': options.conventions,
+  }
+  protocol_lib.Protocol(**fields)
+  return fields
+
+
+def margin_of(options: EvalConfig, dataset: str) -> int:
+  """Returns the margin of a data set that has none in its entry."""
+  margins = dict(entry.split(':') for entry in options.margins)
+  return published.margin(
+    dataset, {name: int(px) for name, px in margins.items()}, options.margin
+  )
+
+
+def complete(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """Gives the configuration of an older run the fields that it had not."""
+  with config.unlocked():
+    for field in dataclasses.fields(EvalConfig):
+      missing = field.name not in config.eval
+      if missing and field.default is not dataclasses.MISSING:
+        config.eval[field.name] = field.default
+  return config
 
 
 def parse_dataset(entry: str, margin: int) -> tuple[str, str, int]:
@@ -193,6 +257,7 @@ def score_dataset(
     'threshold': options.threshold,
     'num_bootstrap': options.num_bootstrap,
     'pseudo_fakes': options.pseudo_fakes,
+    'aggregation': options.aggregation,
     'rule': 'consecutive' if options.pseudo_fakes else 'uniform',
   }
   if options.pseudo_fakes:
@@ -244,7 +309,23 @@ def score_dataset(
   journal.remove()
   rows = _rows(records, logits, num_windows, model.num_frames, options)
   rows += [r for r in skipped if not (options.pseudo_fakes and r.label)]
-  return _scores(rows, dataset, split, settings, options)
+  protocol = protocol_lib.Protocol(
+    dataset=dataset,
+    split=split,
+    frame_rule=settings['rule'],
+    margin=settings['margin'],
+    clip_length=model.num_frames,
+    flip=options.flip,
+    pseudo_fakes=options.pseudo_fakes,
+    trained_on=settings['trained_on'],
+    semantics=settings['semantics'],
+    weights=settings['weights'],
+    checkpoint=settings['checkpoint'],
+    config_hash=settings['config_hash'],
+    face_backend=_face_backend(records),
+    **measuring(options),
+  )
+  return report.measured(rows, protocol, settings)
 
 
 def skipped_videos(
@@ -303,7 +384,13 @@ def _rows(
           f'the detector answers {values} to the clips of video '
           f'{video.video_id}: the weights are damaged'
         )
-      mean, score = aggregation.video_scores(values, np.zeros(count, int), 1)
+      mean, score = aggregation.video_scores(
+        values,
+        np.zeros(count, int),
+        1,
+        options.aggregation,
+        frames_per_clip=num_frames,
+      )
       rows.append(
         report.VideoScore(
           video_id=video.video_id,
@@ -319,53 +406,21 @@ def _rows(
           if count
           else f'too_short: face in {video.num_frames} frames; a clip needs '
           f'{num_frames}',
+          # Records of before these columns have none of them.
+          scenario=getattr(video, 'scenario', ''),
+          group=getattr(video, 'group', ''),
+          pair=getattr(video, 'pair', ''),
         )
       )
   return rows
 
 
-def _scores(
-  rows: list[report.VideoScore],
-  dataset: str,
-  split: str,
-  settings: Mapping[str, Any],
-  options: EvalConfig,
-) -> report.Scores:
-  """Measures the scored rows."""
-  scored = [row for row in rows if not row.reason]
-  estimates = functools.partial(
-    _estimates, options=options, paired=options.pseudo_fakes
-  )
-  methods = sorted({row.method for row in scored if row.label and row.method})
-  return report.Scores(
-    dataset=dataset,
-    split=split,
-    rows=tuple(rows),
-    figures=estimates(scored),
-    auc_by_method={
-      method: estimates(
-        [row for row in scored if not row.label or row.method == method]
-      )['auc']
-      for method in methods
-      if len(methods) > 1
-    },
-    settings=settings,
-  )
-
-
-def _estimates(
-  rows: list[report.VideoScore], *, options: EvalConfig, paired: bool
-) -> dict[str, bootstrap.Estimate]:
-  names = [row.video_id for row in rows]
-  clusters = np.unique(names, return_inverse=True)[1] if paired else None
-  return bootstrap.estimates(
-    np.array([row.label for row in rows], int),
-    np.array([row.score for row in rows], float),
-    threshold=options.threshold,
-    names=report.FIGURES,
-    num_bootstrap=options.num_bootstrap,
-    clusters=clusters,
-  )
+def _face_backend(records: records_lib.Records) -> str:
+  """Says what found the faces, as the first record tells it."""
+  if not len(records):
+    return ''
+  provenance = json.loads(records.read_record(0).provenance or '{}')
+  return provenance.get('backend', '')
 
 
 class _Rate:

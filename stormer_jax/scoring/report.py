@@ -6,7 +6,7 @@ their sigmoid: the probability of fake, in [0, 1]. Times are seconds, boxes
 x0 y0 x1 y1 in pixels of the source frame.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import csv
 import dataclasses
 import io
@@ -16,9 +16,22 @@ import os
 import pathlib
 from typing import Any, Literal
 
-from stormer_jax.scoring import bootstrap, metrics
+import numpy as np
 
-FIGURES = ('auc', 'average_precision', 'eer', 'accuracy')
+from stormer_jax.scoring import (
+  bootstrap,
+  measurement,
+  metrics,
+  published,
+  score_file,
+)
+from stormer_jax.scoring import protocol as protocol_lib
+
+# What is printed; files hold all.
+_PRINTED = (
+  *('auc', 'average_precision', 'eer', 'accuracy', 'balanced_accuracy'),
+  *('tpr_at_1_fpr', 'tpr_at_5_fpr', 'coverage'),
+)
 _MOST_LISTED = 20  # unscored videos in a table; files hold all of them
 
 
@@ -36,11 +49,17 @@ class VideoScore:
   logit: float  # mean of the clips; nan if not scored
   score: float
   reason: str = ''  # why it has no score
+  scenario: str = ''  # what the method belongs to, as face swap
+  group: str = ''  # part of the data with its own real videos
+  pair: str = ''  # holds a real video and the fakes of it together
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """A scored data set. `figures` are measured over the scored videos."""
+  """A scored data set. `figures` are measured over the scored videos.
+
+  `measured` holds these figures and all others, in rows.
+  """
 
   dataset: str
   split: str
@@ -48,6 +67,10 @@ class Scores:
   figures: Mapping[str, bootstrap.Estimate]
   auc_by_method: Mapping[str, bootstrap.Estimate]  # its fakes and all real
   settings: Mapping[str, Any]  # what the scores depend on
+  protocol: protocol_lib.Protocol = dataclasses.field(
+    default_factory=protocol_lib.Protocol
+  )
+  measured: tuple[measurement.Row, ...] = ()
 
   @property
   def unscored(self) -> tuple[VideoScore, ...]:
@@ -101,6 +124,55 @@ class Prediction:
   provenance: Mapping[str, Any]
 
 
+def measured(
+  rows: Sequence[VideoScore],
+  protocol: protocol_lib.Protocol,
+  settings: Mapping[str, Any],
+) -> Scores:
+  """Measures the rows of a data set."""
+  dataset = f'{protocol.dataset}:{protocol.split}'
+  found = measurement.measure(saved_scores(rows, dataset), protocol)
+  ours = [row for row in found if row.convention == 'ours']
+  return Scores(
+    dataset=protocol.dataset,
+    split=protocol.split,
+    rows=tuple(rows),
+    figures={
+      row.figure: row.estimate
+      for row in ours
+      if row.part == 'all'
+      and (row.level == protocol.level or row.figure == 'coverage')
+    },
+    auc_by_method={
+      row.name: row.estimate
+      for row in ours
+      if (row.part, row.figure) == ('method', 'auc')
+    },
+    settings={**settings, 'protocol': dataclasses.asdict(protocol)},
+    protocol=protocol,
+    measured=found,
+  )
+
+
+def saved_scores(
+  rows: Sequence[VideoScore], dataset: str, system: str = ''
+) -> score_file.SavedScores:
+  """Returns rows as they will be read back from scores.csv."""
+  texts: dict[str, Any] = {
+    name: tuple(getattr(row, name) for row in rows)
+    for name in ('reason', 'clip_logits', *score_file.TEXTS)
+  }
+  return score_file.SavedScores(
+    system=system,
+    dataset=dataset,
+    video=tuple(row.video_id for row in rows),
+    labels=np.array([row.label for row in rows], int),
+    scores=np.array([row.score for row in rows], float),
+    settings={},
+    **texts,
+  )
+
+
 def table(scores: Scores) -> str:
   """Returns a table of the figures in %, an interval beside each."""
   clips = sum(len(row.clip_logits) for row in scores.rows)
@@ -112,11 +184,13 @@ def table(scores: Scores) -> str:
   lines += [
     _table_row(metrics.TITLES[name], estimate)
     for name, estimate in scores.figures.items()
+    if name in _PRINTED
   ]
   lines += [
     _table_row(f'AUC {method}', estimate)
     for method, estimate in scores.auc_by_method.items()
   ]
+  lines += _published(scores) + _conventions(scores)
   if scores.unscored:
     lines.append(f'  not scored: {len(scores.unscored)} videos')
     lines += [
@@ -126,7 +200,44 @@ def table(scores: Scores) -> str:
     if len(scores.unscored) > _MOST_LISTED:
       rest = len(scores.unscored) - _MOST_LISTED
       lines.append(f'    and {rest} more, listed in scores.csv')
+  if scores.measured:
+    lines.append('  protocol: ' + '; '.join(scores.protocol.lines()))
   return '\n'.join(lines)
+
+
+def _published(scores: Scores) -> list[str]:
+  """The paper's AUC of the same data, if it has one."""
+  found = published.find(
+    f'{scores.dataset}:{scores.split}', scores.protocol.trained_on
+  )
+  if found is None:
+    return []
+  estimate = bootstrap.Estimate(found.auc, found.low, found.high)
+  return [
+    _table_row(f'AUC in the paper, {found.trained_on}', estimate),
+  ]
+
+
+def _conventions(scores: Scores) -> list[str]:
+  """The same scores by the rules of others, a line each."""
+  lines = []
+  for name in scores.protocol.conventions:
+    values = [
+      100 * row.estimate.value
+      for row in scores.measured
+      if row.convention == name
+    ]
+    if values and not any(map(math.isnan, values)):
+      lines.append(
+        f'  as {name}: '
+        + ', '.join(
+          f'{title} {value:.2f}'
+          for title, value in zip(
+            protocol_lib.CONVENTION_TITLES, values, strict=True
+          )
+        )
+      )
+  return lines
 
 
 def write_scores(scores: Scores, folder: str | os.PathLike[str]) -> None:
@@ -159,6 +270,7 @@ def metrics_json(scores: Scores) -> str:
       'num_clips': sum(len(row.clip_logits) for row in scores.rows),
       'figures': scores.figures,
       'auc_by_method': scores.auc_by_method,
+      'measured': scores.measured,
       'not_scored': [
         {'video_id': row.video_id, 'label': row.label, 'reason': row.reason}
         for row in scores.unscored

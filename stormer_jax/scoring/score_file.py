@@ -36,7 +36,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
   'reason': ('reason',),
 }
 LABELS = {'0': 0, '1': 1, 'real': 0, 'fake': 1}
-_TEXTS = ('method', 'scenario', 'identity', 'group', 'pair')
+TEXTS = ('method', 'scenario', 'identity', 'group', 'pair')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class SavedScores:
     index = np.arange(len(self.video))[rows].tolist()
     columns: dict[str, Any] = {
       name: tuple(getattr(self, name)[i] for i in index)
-      for name in ('video', 'reason', 'clip_logits', *_TEXTS)
+      for name in ('video', 'reason', 'clip_logits', *TEXTS)
     }
     return dataclasses.replace(
       self, labels=self.labels[index], scores=self.scores[index], **columns
@@ -205,7 +205,7 @@ def read(
   reader = _Reader(path, lines, cells)
   fixed = {
     name: reader.texts(places[name][0]) if name in places else [''] * len(lines)
-    for name in ('dataset', 'reason', *_TEXTS)
+    for name in ('dataset', 'reason', *TEXTS)
   }
   datasets = [name or dataset for name in fixed.pop('dataset')]
   reasons = fixed.pop('reason')
@@ -222,8 +222,9 @@ def read(
   result = []
   for place in places['score']:
     scores = np.array(reader.scores(place))
+    several = len(places['score']) > 1
     name = system or _system(path, settings)
-    if len(places['score']) > 1:
+    if several:
       name = header[place] if not system else f'{system} {header[place]}'
     whole = SavedScores(
       system=name,
@@ -239,12 +240,12 @@ def read(
       settings=settings.get('settings', {}),
       **{key: tuple(values) for key, values in fixed.items()},
     )
-    result += [
-      dataclasses.replace(
-        whole.select(np.array([d == name for d in datasets])), dataset=name
-      )
-      for name in dict.fromkeys(datasets)
-    ]
+    for name in dict.fromkeys(datasets):
+      own = whole.select(np.array([d == name for d in datasets]))
+      # In a matrix of systems an empty part of a column says that the system
+      # was not run there; in a column alone, that it failed.
+      if own.scored.any() or not several:
+        result.append(dataclasses.replace(own, dataset=name))
   return tuple(result)
 
 

@@ -17,12 +17,20 @@ import numpy as np
 import pytest
 from random_detector import make_detector
 
+from configs import base
 from data_pipeline import clips, pipeline, record_writer
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
 from stormer_jax import steps
-from stormer_jax.scoring import clip_scorer, evaluate, journal, metrics, report
+from stormer_jax.scoring import (
+  clip_scorer,
+  evaluate,
+  journal,
+  metrics,
+  report,
+  study,
+)
 
 NUM_FRAMES = {'longer': 11, 'short': 2, 'other': 4, 'faked': 9, 'swapped': 8}
 
@@ -406,6 +414,48 @@ def test_evaluate_writes_a_report_per_data_set(
   out = capsys.readouterr().out
   assert 'faces:test: 2 real and 2 fake videos scored, 7 clips' in out
   assert '95 % interval' in out and 'short: too_short' in out
+  # Every result says how it came about, and is made again from the scores.
+  protocol = got['settings']['protocol']
+  assert protocol['margin'] == 5 and protocol['clip_length'] == 4
+  assert protocol['semantics'] == 'paper'
+  assert protocol['config_hash'] == clip_scorer.config_hash(config)
+  assert 'aggregation: mean_logit' in out and 'as deepfakebench: AUC' in out
+  written = (tmp_path / 'eval/figures.csv').read_text()
+  again = study.report([f'{tmp_path}'], tmp_path / 'again')
+  assert study.figures_csv(again.rows) == written
+  for name in ('report.html', 'report.md', 'roc.csv'):
+    assert (tmp_path / 'eval' / name).exists()
+
+
+def test_semantics_are_read_off_the_configuration(tiny_config):
+  assert clip_scorer.semantics(tiny_config) == 'paper'
+  official = base.get_config('official')
+  assert clip_scorer.semantics(official) == 'official'
+  tiny_config.model.map_layout = 'scrambled'
+  assert clip_scorer.semantics(tiny_config).startswith('mixed: learned, scram')
+
+
+def test_the_hash_of_a_configuration_leaves_evaluation_out(tiny_config):
+  before = clip_scorer.config_hash(tiny_config)
+  tiny_config.eval.threshold = 0.7
+  assert clip_scorer.config_hash(tiny_config) == before
+  tiny_config.seed = 3
+  assert clip_scorer.config_hash(tiny_config) != before
+
+
+def test_the_run_of_an_older_version_can_be_evaluated(tiny_config):
+  with tiny_config.unlocked():
+    for name in ('level', 'margins', 'conventions'):
+      del tiny_config.eval[name]
+  config = evaluate.complete(tiny_config)
+  assert config.is_locked and config.eval.level == 'video'
+  evaluate.EvalConfig(**config.eval)
+
+
+@pytest.mark.parametrize('entry', ['dfdcp', ':5', 'dfdcp:five'])
+def test_a_malformed_margin_is_explained(tiny_config, entry):
+  with pytest.raises(ValueError, match='write NAME:MARGIN'):
+    _options(tiny_config, margins=(entry,))
 
 
 def test_a_data_set_that_is_not_there_is_named_before_any_scoring(
