@@ -11,7 +11,7 @@ the stream is one integer. A clip of a damaged record is replaced, where the
 run allows it, by one that the place and the disk alone decide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import itertools
 import threading
@@ -179,9 +179,11 @@ def train_dataset(
   corrupt = _CorruptRecords(
     records, corrupt_budget if corrupt_records == 'substitute' else None
   )
+  shuffled = grain.MapDataset.source(windows).seed(seed).shuffle().repeat()
 
-  def read(place: int, window: Window) -> dict[str, np.ndarray]:
-    epoch = place // len(windows)
+  def read_clip(place: int, frames: np.ndarray, landmarks: np.ndarray) -> None:
+    """Reads the clip at a place of the stream into the rows given."""
+    window, epoch = shuffled[place], place // len(windows)
     for choice in _neighbours(windows, window):
       offset = window_offset(
         records, choice, num_frames, max_offset, (seed, epoch)
@@ -189,64 +191,39 @@ def train_dataset(
       start = offset + choice.index * num_frames
       slots = range(start, start + num_frames)
       try:
-        frames, landmarks = records.read(choice.video, slots)
+        records.read_into(frames, landmarks, choice.video, slots)
       except ValueError as error:
         corrupt.add(choice.video, error)
       else:
-        return {
-          'frames': frames,
-          'landmarks': landmarks,
-          'seed': _clip_seed(seed, place),
-        }
+        return
     raise ValueError(
       f'training data: none of the {len(records.videos)} videos can be read,'
       f' {corrupt.names()}; prepare them again'
     )
 
-  shuffled = grain.MapDataset.source(windows).seed(seed).shuffle().repeat()
-  order = _Order(shuffled, batch_size, process_count)
-  dataset = grain.MapDataset.source(order).map(lambda drawn: read(*drawn))
-  # Elastic: its state is the global place, so another number of processes
-  # continues the same stream.
-  batches = iter(
-    grain.experimental.ElasticIterator(
-      dataset,
-      batch_size,
-      grain.sharding.ShardOptions(
-        process_index, process_count, drop_remainder=True
-      ),
-      read_options=grain.ReadOptions(
-        num_threads=num_threads, prefetch_buffer_size=prefetch
-      ),
-    )
+  share = batch_size // process_count
+
+  def read_batch(place: int) -> dict[str, np.ndarray]:
+    """Reads this process's block of rows of the global batch at a place."""
+    first = place + process_index * share
+    # Each frame is copied once, to its place in the batch: fresh memory costs
+    # as much as a third of decoding.
+    frames, landmarks = records_lib.empty_frames(share, num_frames)
+    for row in range(share):
+      read_clip(first + row, frames[row], landmarks[row])
+    seeds = [_clip_seed(seed, first + row) for row in range(share)]
+    return {
+      'frames': frames,
+      'landmarks': landmarks,
+      'seed': np.array(seeds, np.uint32),
+    }
+
+  return _RecordIterator(
+    read_batch,
+    range(0, len(shuffled) - batch_size + 1, batch_size),
+    grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch),
+    corrupt,
   )
-  return _RecordIterator(batches, corrupt)
-
-
-class _Order:
-  """The stream in the order in which the processes will take turns.
-
-  Process i of n is handed the positions i, i + n, ... of a batch, and its rows
-  become one block of the global batch. Here position i + n j holds the place
-  i b/n + j, so that the rows of a global batch of b come in one order for any
-  number of processes: dropout and sums then do not depend on it.
-  """
-
-  def __init__(self, stream: grain.MapDataset, batch_size: int, processes: int):
-    self._stream = stream
-    self._batch_size = batch_size
-    self._processes = processes
-
-  def __len__(self) -> int:
-    return len(self._stream)
-
-  def __getitem__(self, position: int) -> tuple[int, Window]:
-    """The place in the stream, and the window that stands there."""
-    batch, turn = divmod(position, self._batch_size)
-    j, i = divmod(turn, self._processes)
-    row = i * (self._batch_size // self._processes) + j
-    place = batch * self._batch_size + row
-    return place, self._stream[place]
 
 
 def _clip_seed(seed: int, place: int) -> UInt32[np.ndarray, '']:
@@ -320,11 +297,26 @@ class _CorruptRecords:
 
 
 class _RecordIterator:
-  """The batches of a Grain iterator, and what went wrong while reading."""
+  """Batches read ahead by threads, and what went wrong while reading.
 
-  def __init__(self, batches: grain.DatasetIterator, corrupt: _CorruptRecords):
-    self._batches = batches
+  The place is that of a clip in the stream, so another number of processes, or
+  of clips a batch, continues the same one.
+  """
+
+  def __init__(
+    self,
+    read_batch: Callable[[int], dict[str, np.ndarray]],
+    places: range,
+    read_options: grain.ReadOptions,
+    corrupt: _CorruptRecords,
+  ):
+    """Takes how a batch is read, and the places of the first clips of all."""
+    self._read_batch = read_batch
+    self._places = places
+    self._read_options = read_options
     self._corrupt = corrupt
+    self._place = places.start
+    self._ahead: grain.DatasetIterator | None = None
 
   @property
   def num_corrupt(self) -> int:
@@ -334,13 +326,23 @@ class _RecordIterator:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    return next(self._batches)
+    if self._ahead is None:
+      rest = grain.MapDataset.range(
+        self._place, self._places.stop, self._places.step
+      ).map(self._read_batch)
+      self._ahead = iter(rest.to_iter_dataset(read_options=self._read_options))
+    batch = next(self._ahead)
+    self._place += self._places.step
+    return batch
 
   def get_state(self) -> dict[str, int]:
-    return self._batches.get_state()
+    return {'global_next_index': self._place}
 
   def set_state(self, state: dict[str, int]) -> None:
-    self._batches.set_state(state)
+    self._place = state['global_next_index']
+    if self._ahead is not None:
+      self._ahead.close()
+      self._ahead = None
 
 
 class _NoiseIterator:

@@ -138,12 +138,22 @@ def encode_frame(
 
 def decode_frame(encoded: bytes) -> UInt8[np.ndarray, 'h w 3']:
   """Returns the RGB frame of JPEG or PNG bytes."""
-  bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-  if bgr is None:
+  frame = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+  if frame is None:
     raise ValueError(
       f'{len(encoded)} bytes of a stored frame are not a JPEG or PNG image'
     )
-  return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+  return frame
+
+
+def empty_frames(
+  *shape: int,
+) -> tuple[UInt8[np.ndarray, '*n 256 256 3'], Float32[np.ndarray, '*n 81 2']]:
+  """Arrays of a shape of frames to read into, with their landmarks."""
+  return (
+    np.empty((*shape, CROP_SIZE, CROP_SIZE, 3), np.uint8),
+    np.empty((*shape, NUM_LANDMARKS, 2), np.float32),
+  )
 
 
 def list_splits(
@@ -287,6 +297,20 @@ class Records:
       IndexError: no such video or frame.
       ValueError: a damaged record; the message names shard, index and video.
     """
+    frames, landmarks = empty_frames(len(frame_slots))
+    self.read_into(frames, landmarks, video_index, frame_slots)
+    return frames, landmarks
+
+  def read_into(
+    self,
+    frames: UInt8[np.ndarray, 't 256 256 3'],
+    landmarks: Float32[np.ndarray, 't 81 2'],
+    video_index: int,
+    frame_slots: Sequence[int],
+  ) -> None:
+    """Does what `read` does, into arrays; what they hold after an error is
+    undefined.
+    """
     info = self._info(video_index)
     for slot in frame_slots:
       if not 0 <= slot < info.num_frames:
@@ -298,12 +322,10 @@ class Records:
     of_number = dict(
       zip(numbers, self._segments(video_index, numbers), strict=True)
     )
-    frames = []
-    for number, place in places:
+    for row, (number, place) in enumerate(places):
       with self._naming(video_index, number):
-        frames.append(decode_frame(of_number[number].frames[place]))
-    landmarks = [of_number[number].landmarks[place] for number, place in places]
-    return np.stack(frames), np.stack(landmarks)
+        frames[row] = decode_frame(of_number[number].frames[place])
+        landmarks[row] = of_number[number].landmarks[place]
 
   def read_record(self, video_index: int) -> VideoRecord:
     """Reads a whole video, its frames still encoded; raises like `read`."""

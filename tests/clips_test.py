@@ -39,11 +39,10 @@ def test_every_window_is_seen_once_an_epoch(train_records, monkeypatch):
   windows = clips.list_windows(train_records, 4, -1)
   seen = []
 
-  def read(self, video, slots):
+  def read_into(self, frames, landmarks, video, slots):
     seen.append((video, int(slots[0]) // 4))
-    return np.zeros((4, 256, 256, 3), np.uint8), np.zeros((4, 81, 2), 'f')
 
-  monkeypatch.setattr(records.Records, 'read', read)
+  monkeypatch.setattr(records.Records, 'read_into', read_into)
   options = OPTIONS | {'batch_size': 1, 'num_threads': 0, 'prefetch': 1}
   take(clips.train_dataset(train_records, **options), len(windows))
   # Offsets below T cannot carry a window into the place of the next one.
@@ -84,6 +83,23 @@ def test_the_stream_continues_where_its_state_was_taken(train_records):
   resumed = clips.train_dataset(train_records, **OPTIONS)
   resumed.set_state(state)
   assert_equal_batches(rest, take(resumed, 3))
+
+
+def test_the_stream_continues_with_another_number_of_clips_a_batch(
+  train_records,
+):
+  smaller = OPTIONS | {'batch_size': OPTIONS['batch_size'] // 2}
+  resumed = clips.train_dataset(train_records, **smaller)
+  take(resumed, 1)  # a place that no larger batch begins at
+  assert resumed.get_state()['global_next_index'] == smaller['batch_size']
+  whole = clips.train_dataset(train_records, **OPTIONS)
+  whole.set_state(resumed.get_state())
+  first, second = take(resumed, 2)
+  (batch,) = take(whole, 1)
+  for name, rows in batch.items():
+    np.testing.assert_array_equal(
+      rows, np.concatenate([first[name], second[name]])
+    )
 
 
 def test_two_hosts_see_together_what_one_sees(train_records):
@@ -265,7 +281,7 @@ def test_synthetic_batches_read_nothing_and_keep_the_seeds(
   train_records, monkeypatch
 ):
   real = take(clips.train_dataset(train_records, **OPTIONS), 5)
-  monkeypatch.setattr(records.Records, 'read', None)  # reading would fail
+  monkeypatch.setattr(records.Records, '_segments', None)  # would fail
   iterator = clips.train_dataset(train_records, **OPTIONS, synthetic=True)
   assert isinstance(iterator, clips.ClipIterator)
   batches = take(iterator, 5)
