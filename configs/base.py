@@ -198,6 +198,10 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # NAME:MARGIN of the data sets that the paper crops otherwise.
   evaluation.margins = ('wilddeepfake:0', 'dfw:0', 'dfdcp:5', 'dfd:13')
   evaluation.batch_size = 32  # clips
+  # Which frames of a video are scored: 'uniform', frames far apart, the
+  # protocol of the paper (METHOD 9) | 'dense', clips of consecutive frames, as
+  # training shows them, spread over the video.
+  evaluation.frame_rule = 'uniform'
   # What is ranked: 'video' | 'clip' | 'frame', with the score of its clip.
   evaluation.level = 'video'
   # Clips into a video: 'mean_logit' | 'mean_probability' |

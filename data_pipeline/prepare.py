@@ -358,12 +358,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help='leave out what the data set holds of videos that are not listed now',
   )
   parser.add_argument(
-    '--rule', choices=[*records.RULES, 'both'], default='both'
+    '--rule',
+    choices=[*records.RULES, 'both'],
+    default='both',
+    help='consecutive: the first frames, to train on; uniform: frames spread '
+    'over the video, to score as the paper does; dense: clips of consecutive '
+    'frames spread over it; default: the first two',
   )
   parser.add_argument(
     '--num_frames',
     type=int,
     help='frames a video; default 256 (train), 32 (val, test, uniform)',
+  )
+  parser.add_argument(
+    '--clip_frames',
+    type=int,
+    default=4,
+    help='frames of a clip of the rule dense',
   )
   parser.add_argument(
     '--min_frames', type=int, default=4, help='fewer with a face: skipped'
@@ -391,10 +402,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check(args: argparse.Namespace) -> None:
   """Raises ValueError for flags out of range."""
-  for name, least in (('num_frames', 1), ('min_frames', 1), ('workers', 1)):
+  for name in ('num_frames', 'min_frames', 'clip_frames', 'workers'):
     value = getattr(args, name)
-    if value is not None and value < least:
-      raise ValueError(f'--{name} is {value}; it is {least} or more')
+    if value is not None and value < 1:
+      raise ValueError(f'--{name} is {value}; it is 1 or more')
   if args.num_frames is not None and args.num_frames < args.min_frames:
     raise ValueError(
       f'--num_frames is {args.num_frames} and --min_frames {args.min_frames}: '
@@ -479,11 +490,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     stderr=True, markup=False, emoji=False, highlight=False
   )
   silence_decoder()
-  rules = records.RULES if args.rule == 'both' else (args.rule,)
+  rules = ('consecutive', 'uniform') if args.rule == 'both' else (args.rule,)
   settings = prepared_video.Settings(
     min_frames=args.min_frames,
     encoding=args.encoding,
     corruption=args.corrupt,
+    clip_frames=args.clip_frames,
   )
   if args.num_frames:
     settings = dataclasses.replace(

@@ -32,7 +32,10 @@ class Settings:
   Attributes:
     train_frames: first frames of a training video ('consecutive').
     eval_frames: the same for val and test.
-    uniform_frames: frames spread over a video ('uniform').
+    uniform_frames: frames spread over a video ('uniform'), or frames of clips
+      that are spread over it ('dense').
+    clip_frames: frames of such a clip, which follow each other; a clip with a
+      frame without a face is left out whole.
     min_frames: fewer frames with a face than this are too few for a clip.
     margin: of the face box, added on every side of it.
     encoding: of the stored frames, 'jpeg' or 'png'.
@@ -42,6 +45,7 @@ class Settings:
   train_frames: int = 256
   eval_frames: int = 32
   uniform_frames: int = 32
+  clip_frames: int = 4
   min_frames: int = 4
   margin: float = 0.25
   encoding: str = 'jpeg'
@@ -49,7 +53,7 @@ class Settings:
 
   def count(self, rule: str, split: str) -> int:
     """How many frames a rule asks for."""
-    if rule == 'uniform':
+    if rule != 'consecutive':
       return self.uniform_frames
     return self.train_frames if split == 'train' else self.eval_frames
 
@@ -143,7 +147,10 @@ def _prepare_file(
 
   def choose(rule: str, num_frames: int) -> np.ndarray:
     count = settings.count(rule, video.split)
-    return video.start + video_lib.frame_indices(num_frames, count, rule)
+    indices = video_lib.frame_indices(
+      num_frames, count, rule, settings.clip_frames
+    )
+    return video.start + indices
 
   length = end - video.start
   chosen = {rule: choose(rule, length) for rule in rules}
@@ -170,6 +177,8 @@ def _prepare_file(
   kept, outcomes = [], []
   for rule in rules:
     clip, asked_for = clips[rule], len(chosen[rule])
+    if rule == 'dense':
+      clip = _whole_clips(clip, chosen[rule], settings.clip_frames)
     detail = f'face in {len(clip.frames)} of {asked_for} frames'
     if len(clip.frames) < settings.min_frames:
       reason = 'too_short' if len(clip.frames) else 'no_face'
@@ -180,6 +189,18 @@ def _prepare_file(
       _outcome(video, rule, 'kept', '', len(clip.frames), detail, notes)
     )
   return kept, outcomes
+
+
+def _whole_clips(
+  clip: extraction.FaceClip, chosen: np.ndarray, clip_frames: int
+) -> extraction.FaceClip:
+  """Leaves out the frames of clips that do not show the face throughout."""
+  of_clips = chosen.reshape(-1, min(clip_frames, len(chosen)))
+  whole = of_clips[np.isin(of_clips, clip.frame_indices).all(1)]
+  kept = np.isin(clip.frame_indices, whole)
+  return extraction.FaceClip(
+    *(getattr(clip, field.name)[kept] for field in dataclasses.fields(clip))
+  )
 
 
 def _record(

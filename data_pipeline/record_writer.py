@@ -28,6 +28,7 @@ _RELEASE_NOTES = {
 _RULES = {
   'consecutive': 'The first frames (training).',
   'uniform': 'Frames spread evenly (scoring).',
+  'dense': 'Clips of consecutive frames, spread evenly (scoring).',
 }
 
 

@@ -27,7 +27,7 @@ from data_pipeline import segments
 from data_pipeline import shards as shards_lib
 
 VERSION = '2.0.0'
-RULES = ('consecutive', 'uniform')
+RULES = ('consecutive', 'uniform', 'dense')
 SPLITS = ('train', 'val', 'test')
 CROP_SIZE = 256  # px (METHOD 1.1)
 NUM_LANDMARKS = 81

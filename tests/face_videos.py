@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 
-from data_pipeline import prepared_video, records
+from data_pipeline import prepared_video
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.sources import catalogue
 
@@ -33,7 +33,9 @@ def video(path: str, split: str = 'train', **fields) -> catalogue.Video:
   )
 
 
-def prepare_one(root, video, rules=records.RULES, backend=None, **settings):
+def prepare_one(
+  root, video, rules=('consecutive', 'uniform'), backend=None, **settings
+):
   return prepared_video.prepare_video(
     root,
     video,

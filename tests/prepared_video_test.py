@@ -242,3 +242,35 @@ def test_a_corrupted_video_that_is_none_is_a_row(tmp_path):
       tmp_path, face_videos.video(name), ['uniform'], corruption='h264:1'
     )
     assert not kept and outcome.reason == reason
+
+
+def test_dense_clips_are_consecutive_frames_from_start_to_end(tmp_path):
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 100)
+  (record,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4', start=10), ['dense']
+  )
+  clips = record.frame_indices.reshape(8, 4)
+  np.testing.assert_array_equal(np.diff(clips), 1)
+  assert (clips[0, 0], clips[-1, -1]) == (10, 99)
+  spacing = np.diff(clips[:, 0])
+  assert spacing.min() >= spacing.max() - 1 >= 4
+
+
+def test_a_dense_clip_with_a_frame_without_a_face_is_left_out(tmp_path):
+  class Blinking(face_videos.FixedBackend):
+    """Sees no face in the middle of the video."""
+
+    def landmarks(self, frame, box, keypoints):
+      if 13 <= face_videos.read_number(frame) <= 22:
+        return None
+      return super().landmarks(frame, box, keypoints)
+
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 32)
+  (record,), (outcome,) = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['dense'], Blinking()
+  )
+  # The clips of frames 12 to 23 are the third to the fifth of eight.
+  np.testing.assert_array_equal(
+    record.frame_indices, [*range(12), *range(24, 32)]
+  )
+  assert outcome.detail == 'face in 20 of 32 frames'

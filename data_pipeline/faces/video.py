@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 import dataclasses
 import fractions
 import itertools
-import math
 import os
 
 from av import error as av_error
@@ -26,8 +25,7 @@ from data_pipeline.faces import container as container_lib
 from data_pipeline.faces import decoder as decoder_lib
 from data_pipeline.faces import deinterlacing, pictures
 
-SPREADS = ('consecutive', 'uniform')
-_JITTER = 1e-3  # s; less is rounding between two time bases
+SPREADS = ('consecutive', 'uniform', 'dense')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +104,14 @@ def probe(path: str | os.PathLike) -> VideoStream:
 
 
 def frame_indices(
-  num_frames: int, count: int, spread: str
+  num_frames: int, count: int, spread: str, clip_frames: int = 1
 ) -> Int64[np.ndarray, 'n']:
   """Chooses at most `count` of `num_frames` frames (METHOD 1.1).
 
   'consecutive' takes the first `count`; 'uniform' takes
   linspace(0, num_frames - 1, count). A shorter video gives all its frames.
+  'dense' takes whole clips of `clip_frames` frames that follow each other, as
+  in training, the first at the start and the last at the end of the video.
   """
   if spread not in SPREADS:
     raise ValueError(f'spread is {spread!r}; choose one of {SPREADS}')
@@ -120,6 +120,12 @@ def frame_indices(
   count = min(count, num_frames)
   if spread == 'consecutive':
     return np.arange(count)
+  if spread == 'dense':
+    num_clips = max(count // clip_frames, 1)
+    last = max(num_frames - clip_frames, 0)
+    starts = np.linspace(0, last, num_clips).astype(np.int64)
+    frames = starts[:, None] + np.arange(min(clip_frames, num_frames))
+    return frames.reshape(-1)
   return np.linspace(0, num_frames - 1, count).astype(np.int64)
 
 
@@ -202,7 +208,6 @@ class Decoding(Iterator[Frame]):
   ) -> Iterator[Frame]:
     remaining = iter(wanted)
     index = next(remaining, None)
-    latest = -math.inf
     converter = pictures.Converter()
     deinterlacer = deinterlacing.Deinterlacer()
     with container_lib.open_track(path) as (container, track):
@@ -223,9 +228,6 @@ class Decoding(Iterator[Frame]):
           self._sizes[pictures.shown_size(frame, picture.pixel_aspect)] = None
           for note in pictures.describe(frame, picture.pixel_aspect):
             self._oddities[note] = None
-          if picture.time < latest - _JITTER:
-            self._oddities['timestamps that go back'] = None
-          latest = picture.time
           yield Frame(index, picture.time, image)
         index = next(remaining, None)
         if index is None:

@@ -40,6 +40,7 @@ from stormer_jax.scoring import (
 from stormer_jax.scoring import journal as journal_lib
 from stormer_jax.scoring import protocol as protocol_lib
 
+FRAME_RULES = ('uniform', 'dense')
 _LOG_SECONDS = 15.0
 
 
@@ -66,6 +67,7 @@ class EvalConfig:
   failed_videos: str = 'exclude'
   conventions: tuple[str, ...] = tuple(protocol_lib.Protocol.conventions)
   resample_by: str = 'auto'
+  frame_rule: str = 'uniform'
 
   def __post_init__(self):
     for name, low in (('margin', 0), ('batch_size', 1), ('num_bootstrap', 0)):
@@ -78,6 +80,10 @@ class EvalConfig:
         f'eval.margin is {self.margin} px on every side, which leaves nothing '
         f'of the {records_lib.CROP_SIZE} px crop'
       )
+    if self.frame_rule not in FRAME_RULES:
+      raise ValueError(
+        f'eval.frame_rule is {self.frame_rule!r}; choose one of {FRAME_RULES}'
+      )
     if not self.datasets:
       raise ValueError('eval.datasets is empty; name NAME:SPLIT to score')
     for entry in self.margins:
@@ -87,6 +93,11 @@ class EvalConfig:
           f'eval.margins holds {entry!r}; write NAME:MARGIN, as dfdcp:5'
         )
     measuring(self)
+
+  @property
+  def rule(self) -> str:
+    """Of the records that are scored; pseudo-fakes are made of clips."""
+    return 'consecutive' if self.pseudo_fakes else self.frame_rule
 
 
 def evaluate(
@@ -123,7 +134,7 @@ def evaluate(
       f'eval.datasets names a split twice: {options.datasets}; each has one '
       'report'
     )
-  rule = 'consecutive' if options.pseudo_fakes else 'uniform'
+  rule = options.rule
   # All are looked at before the first is scored: a typo costs no hours.
   variants = [
     dataclasses.replace(options, margin=margin) for *_, margin in names
@@ -233,7 +244,7 @@ def score_dataset(
 
   Args:
     detector: From `detector.load_detector`.
-    records: Rule 'uniform', or 'consecutive' for pseudo-fakes.
+    records: Of the rule `options.rule`.
     options: How; `datasets` and `checkpoint` are not read.
     dataset: Name for the report.
     split: Likewise.
@@ -249,6 +260,8 @@ def score_dataset(
       video is real.
   """
   model = detector.config.model
+  if options.rule == 'dense' and len(records):
+    _check_clips(records, dataset, model.num_frames)
   synthesis = dataclasses.replace(synthesis, flip_prob=0.0)
   settings = {
     **clip_scorer.provenance(detector),
@@ -258,7 +271,7 @@ def score_dataset(
     'num_bootstrap': options.num_bootstrap,
     'pseudo_fakes': options.pseudo_fakes,
     'aggregation': options.aggregation,
-    'rule': 'consecutive' if options.pseudo_fakes else 'uniform',
+    'rule': options.rule,
   }
   if options.pseudo_fakes:
     settings['synthesis'] = dataclasses.asdict(synthesis)
@@ -326,6 +339,20 @@ def score_dataset(
     **measuring(options),
   )
   return report.measured(rows, protocol, settings)
+
+
+def _check_clips(
+  records: records_lib.Records, dataset: str, num_frames: int
+) -> None:
+  """Raises where clips of the model would lie across those of the records."""
+  made_by = json.loads(records.read_record(0).provenance)
+  clip_frames = made_by.get('settings', {}).get('clip_frames', num_frames)
+  if clip_frames % num_frames:
+    raise ValueError(
+      f'{dataset} holds dense clips of {clip_frames} frames, and the model '
+      f'takes {num_frames}: prepare it with --rule dense --clip_frames '
+      f'{num_frames}'
+    )
 
 
 def skipped_videos(

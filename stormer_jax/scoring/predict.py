@@ -3,8 +3,8 @@
 Enter: any video that FFmpeg reads. Leaves: a `report.Prediction`, with the
 score of the video, of its clips and of its frames; or what it is that keeps
 the file from being scored. Frames, crops and their encoding are those of
-`data_pipeline.prepare` under the uniform rule, so that a file scores the same
-here as in `evaluate` (METHOD section 9).
+`data_pipeline.prepare` under the same frame rule, so that a file scores the
+same here as in `evaluate` (METHOD section 9).
 """
 
 import json
@@ -86,7 +86,7 @@ def predict_video(
   Args:
     detector: From `detector.load_detector`.
     video: The file.
-    options: Margin, flip and batch size are read.
+    options: Margin, flip, frame rule and batch size are read.
     backend: Finds faces; the one that the evaluation's records come from.
 
   Raises:
@@ -99,6 +99,7 @@ def predict_video(
     **clip_scorer.provenance(detector),
     'margin': options.margin,
     'flip': options.flip,
+    'frame_rule': options.frame_rule,
     'face_backend': backend.name,
   }
   kept, (outcome,) = prepared_video.prepare_video(
@@ -106,8 +107,8 @@ def predict_video(
     catalogue.Video(
       path=video.name, label=0, video_id=video.name, dataset='', split='test'
     ),
-    ['uniform'],
-    prepared_video.Settings(min_frames=num_frames),
+    [options.frame_rule],
+    prepared_video.Settings(min_frames=num_frames, clip_frames=num_frames),
     backend,
   )
   if not kept:

@@ -429,3 +429,17 @@ def test_uniform_goes_from_the_first_frame_to_the_last():
 def test_an_unknown_spread_is_an_error():
   with pytest.raises(ValueError, match=r'spread is .random.'):
     video.frame_indices(10, 2, 'random')
+
+
+@pytest.mark.parametrize('num_frames', [4, 5, 8, 31, 32, 33, 100, 10_000])
+@pytest.mark.parametrize('clip_frames', [1, 2, 4, 8])
+def test_dense_frames_are_whole_clips_that_share_no_frame(
+  num_frames, clip_frames
+):
+  found = video.frame_indices(num_frames, 32, 'dense', clip_frames)
+  assert len(set(found.tolist())) == len(found) <= 32
+  assert found.min() >= 0 and found.max() < num_frames
+  if num_frames >= clip_frames:
+    clips = found.reshape(-1, clip_frames)
+    assert (np.diff(clips) == 1).all()
+    assert len(clips) == min(32, num_frames) // clip_frames

@@ -83,6 +83,20 @@ def detector(tiny_config):
   return make_detector(tiny_config)
 
 
+def test_dense_clips_of_another_length_are_refused(detector, tmp_path):
+  video = dataclasses.replace(
+    make_record('odd', 6), provenance='{"settings": {"clip_frames": 3}}'
+  )
+  record_writer.write_records(tmp_path, 'faces', 'dense', {'test': [video]})
+  with pytest.raises(ValueError, match='--rule dense --clip_frames'):
+    _score(detector, tmp_path, frame_rule='dense')
+
+
+def test_an_unknown_frame_rule_is_an_error(detector):
+  with pytest.raises(ValueError, match='choose one of'):
+    _options(detector.config, frame_rule='first')
+
+
 def _options(config, **changes):
   config.eval.batch_size = 5
   config.eval.num_bootstrap = 50
@@ -91,7 +105,7 @@ def _options(config, **changes):
 
 def _score(detector, data_root, folder=None, skipped=(), **changes):
   options = _options(detector.config, **changes)
-  rule = 'consecutive' if options.pseudo_fakes else 'uniform'
+  rule = options.rule
   return evaluate.score_dataset(
     detector,
     records_lib.open_records(data_root, 'faces', rule, 'test'),

@@ -71,21 +71,24 @@ def _predict(detector, video, **changes):
   return predict.predict_video(detector, video, options, BrightFaces())
 
 
-@pytest.mark.parametrize('changes', [{}, {'flip': True, 'margin': 5}])
+@pytest.mark.parametrize(
+  'changes', [{}, {'flip': True, 'margin': 5}, {'frame_rule': 'dense'}]
+)
 def test_a_file_scores_as_in_the_evaluation_of_its_data_set(
   detector, tmp_path, changes
 ):
+  rule = changes.get('frame_rule', 'uniform')
   video = write_video(tmp_path / 'a.mp4', 70)
   listed = catalogue.Video(
     path='a.mp4', label=1, video_id='a', dataset='faces', split='test'
   )
   kept, _ = prepared_video.prepare_video(
-    tmp_path, listed, ['uniform'], prepared_video.Settings(), BrightFaces()
+    tmp_path, listed, [rule], prepared_video.Settings(), BrightFaces()
   )
-  record_writer.write_records(tmp_path, 'faces', 'uniform', {'test': kept})
+  record_writer.write_records(tmp_path, 'faces', rule, {'test': kept})
   scores = evaluate.score_dataset(
     detector,
-    records_lib.open_records(tmp_path, 'faces', 'uniform', 'test'),
+    records_lib.open_records(tmp_path, 'faces', rule, 'test'),
     evaluate.EvalConfig(**{**detector.config.eval, **changes}),
     dataset='faces',
     split='test',
