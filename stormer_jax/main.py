@@ -32,7 +32,14 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from stormer_jax import comparison, detector, plan, sweep, train
+from stormer_jax import (
+  comparison,
+  config_files,
+  detector,
+  plan,
+  sweep,
+  train,
+)
 from stormer_jax.runs import distributed
 from stormer_jax.scoring import evaluate, export, predict, study, tables
 from stormer_jax.weights import convert
@@ -251,6 +258,7 @@ def _early_flag(argv: Sequence[str], name: str) -> str | None:
 def run() -> None:
   """Entry point: no traceback for a mistake of the user."""
   _log_ours()
+  sys.argv[1:] = config_files.with_paths(sys.argv[1:])
   debug = '--debug' in sys.argv
   try:
     with _one_line_for_flags():
@@ -305,7 +313,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     # itself would be said in terms of the field.
     name = _early_flag(argv, 'config')
     if name and not pathlib.Path(name.split(':')[0]).is_file():
-      raise ValueError(f'--config={name}: no such file; see configs/')
+      raise ValueError(
+        f'--config={name}: no such file, and no name of'
+        f' {", ".join(config_files.names())}'
+      )
     return flags.FLAGS(argv)
 
 
