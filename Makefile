@@ -59,7 +59,7 @@ $(EXTRAS_STAMP): requirements.txt pyproject.toml Makefile
 	$(check_python)
 	$(PYTHON) -m venv $(EXTRAS)
 	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[dev,torch]' '$(TORCH)'
+	  --editable '.[dev,torch,wandb]' '$(TORCH)'
 	@touch $@
 
 $(VIDEOS): $(STAMP)

@@ -102,6 +102,12 @@ def define_flags(argv: Sequence[str]) -> None:
     'Trace a few training steps to WORKDIR/profile, for xprof or TensorBoard.',
   )
   flags.DEFINE_string(
+    'wandb',
+    '',
+    'Weights & Biases project that gets the figures of a training too; with'
+    ' WANDB_MODE=offline they stay in WORKDIR/wandb.',
+  )
+  flags.DEFINE_string(
     'compilation_cache',
     None,
     'Folder of compiled programs, so that a restarted run begins at once.',
@@ -143,6 +149,7 @@ def _dispatch(args: flags.FlagValues) -> None:
       pathlib.Path(args.workdir),
       pathlib.Path(args.data_root),
       profile=args.profile,
+      wandb_project=args.wandb,
     )
   elif args.mode == 'sweep':
     _sweep(args)

@@ -19,7 +19,13 @@ from data_pipeline import clips, pipeline
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector, flops, model, sharding, steps, validation
-from stormer_jax.runs import checkpoint, metric_writer, progress, watchdog
+from stormer_jax.runs import (
+  checkpoint,
+  metric_writer,
+  progress,
+  wandb_writer,
+  watchdog,
+)
 from stormer_jax.runs import workdir as workdir_lib
 from stormer_jax.weights import pretrained, stem_weights, weight_file
 
@@ -46,6 +52,7 @@ def train_and_evaluate(
   data_root: pathlib.Path,
   *,
   profile: bool = False,
+  wandb_project: str = '',
 ) -> dict[str, float]:
   """Trains the detector, or goes on training it.
 
@@ -54,6 +61,7 @@ def train_and_evaluate(
     workdir: Folder of the run: config.json, checkpoints, metrics.
     data_root: Folder that `data_pipeline.prepare` wrote.
     profile: Whether to write a trace of a few steps to `<workdir>/profile`.
+    wandb_project: Weights & Biases project that gets the figures, or ''.
 
   Returns:
     The last validation figures.
@@ -174,8 +182,12 @@ def train_and_evaluate(
     mesh.size,
   )
 
+  first_process = jax.process_index() == 0
+  wandb = None
+  if wandb_project and first_process:
+    wandb = wandb_writer.WandbWriter(workdir, wandb_project, config.to_dict())
   writer = metric_writer.MetricWriter(
-    workdir, step=step, enabled=jax.process_index() == 0
+    workdir, step=step, enabled=first_process, wandb=wandb
   )
   clock = progress.Clock(saved_clock, workdir / 'config.json')
   tell = progress.Progress(

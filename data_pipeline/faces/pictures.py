@@ -11,14 +11,15 @@ video are left as they are; PQ and HLG are brought to BT.709 with their white
 """
 
 from collections.abc import Iterable
+import dataclasses
 import fractions
 import struct
 from typing import cast
 
 import av
 from av import error as av_error
+from av import filter as av_filter
 from av.sidedata import sidedata
-from av.video import reformatter as reformatter_lib
 from jaxtyping import UInt8
 import numpy as np
 
@@ -36,11 +37,7 @@ _MATRICES = {
 }
 _HDR_CURVES = {16: 'PQ', 18: 'HLG'}
 _LOG_CURVES = (9, 10)
-_BT709 = 1
-_BT2020 = 9
 _UNSPECIFIED = 2
-# What cv2.VideoCapture uses as well.
-_SCALING = reformatter_lib.Interpolation.BICUBIC
 # Choice: real files have 8:9 to 64:33; beyond these it is a damaged tag.
 _MOST_ASPECT = 8
 
@@ -50,10 +47,11 @@ class ConversionError(Exception):
 
 
 class Converter:
-  """Converts pictures; keeps libswscale's tables from one to the next."""
+  """Converts pictures; keeps the filter from one to the next of its kind."""
 
   def __init__(self) -> None:
-    self._reformatter = reformatter_lib.VideoReformatter()
+    self._graph: av_filter.Graph | None = None
+    self._kind: _Kind | None = None
 
   def rgb(
     self, frame: av.VideoFrame, pixel_aspect: fractions.Fraction
@@ -63,29 +61,81 @@ class Converter:
     Raises:
       ConversionError: libswscale does not know its matrix or its format.
     """
-    options = {}
-    if frame.color_trc in _HDR_CURVES:
-      if frame.color_primaries == _UNSPECIFIED:
-        frame.color_primaries = _BT2020
-      options = {'dst_color_trc': _BT709, 'dst_color_primaries': _BT709}
+    kind = _Kind.of(frame, pixel_aspect)
     try:
-      rgb = self._reformatter.reformat(
-        frame,
-        width=square_width(frame.width, pixel_aspect),
-        height=frame.height,
-        format='rgb24',
-        interpolation=_SCALING,
-        threads=1,
-        **options,
-      )
+      if self._graph is None or kind != self._kind:
+        self._graph, self._kind = _make_graph(kind), kind
+      self._graph.vpush(frame)
+      rgb = self._graph.vpull()
     except (av_error.FFmpegError, ValueError) as error:
-      matrix = _MATRICES.get(frame.colorspace, str(frame.colorspace))
+      self._graph = None
+      matrix = _MATRICES.get(kind.matrix, str(kind.matrix))
       raise ConversionError(
-        f'colour matrix {matrix} in {frame.format.name} cannot be converted; '
+        f'colour matrix {matrix} in {kind.pixel_format} cannot be converted; '
         'if the tag is wrong: ffmpeg -i IN -vf setparams=colorspace=bt709 '
         '-c:v libx264 -crf 12 OUT.mp4'
       ) from error
     return turn(rgb.to_ndarray(), display_matrix(frame))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+  """All that a conversion depends on besides the pixels."""
+
+  width: int
+  height: int
+  pixel_format: str
+  square_width: int
+  matrix: int
+  full_range: int
+  curve: int
+  primaries: int
+
+  @classmethod
+  def of(
+    cls, frame: av.VideoFrame, pixel_aspect: fractions.Fraction
+  ) -> '_Kind':
+    return cls(
+      frame.width,
+      frame.height,
+      frame.format.name,
+      square_width(frame.width, pixel_aspect),
+      frame.colorspace,
+      frame.color_range,
+      frame.color_trc,
+      frame.color_primaries,
+    )
+
+
+def _make_graph(kind: _Kind) -> av_filter.Graph:
+  """Makes the filter that ffmpeg itself would put before an RGB encoder.
+
+  Not `VideoFrame.reformat`, which puts the chroma elsewhere where it scales
+  or where there are more than 8 bits (by 3 levels in a test picture).
+  """
+  scale = f'w={kind.square_width}:h={kind.height}:flags=bicubic'
+  tags = []
+  if kind.curve in _HDR_CURVES:
+    scale += ':out_transfer=bt709:out_primaries=bt709'
+    if kind.primaries == _UNSPECIFIED:
+      tags = [('setparams', 'color_primaries=bt2020')]
+  else:
+    # Unknown or reserved tags must not keep a picture from being shown.
+    tags = [('setparams', 'color_primaries=unknown:color_trc=unknown')]
+  graph = av_filter.Graph()
+  graph.threads = 1
+  graph.link_nodes(
+    graph.add(
+      'buffer',
+      f'video_size={kind.width}x{kind.height}:pix_fmt={kind.pixel_format}:'
+      f'time_base=1/1000:colorspace={kind.matrix}:range={kind.full_range}',
+    ),
+    *(graph.add(name, arguments) for name, arguments in tags),
+    graph.add('scale', scale),
+    graph.add('format', 'rgb24'),
+    graph.add('buffersink'),
+  ).configure()
+  return graph
 
 
 def square_width(width: int, pixel_aspect: fractions.Fraction) -> int:

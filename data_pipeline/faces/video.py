@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import dataclasses
 import fractions
 import itertools
+import math
 import os
 
 from av import error as av_error
@@ -26,6 +27,7 @@ from data_pipeline.faces import decoder as decoder_lib
 from data_pipeline.faces import deinterlacing, pictures
 
 SPREADS = ('consecutive', 'uniform', 'dense')
+_JITTER = 1e-3  # s; less is rounding between two time bases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +210,7 @@ class Decoding(Iterator[Frame]):
   ) -> Iterator[Frame]:
     remaining = iter(wanted)
     index = next(remaining, None)
+    latest = -math.inf
     converter = pictures.Converter()
     deinterlacer = deinterlacing.Deinterlacer()
     with container_lib.open_track(path) as (container, track):
@@ -228,6 +231,9 @@ class Decoding(Iterator[Frame]):
           self._sizes[pictures.shown_size(frame, picture.pixel_aspect)] = None
           for note in pictures.describe(frame, picture.pixel_aspect):
             self._oddities[note] = None
+          if picture.time < latest - _JITTER:
+            self._oddities['timestamps that go back'] = None
+          latest = picture.time
           yield Frame(index, picture.time, image)
         index = next(remaining, None)
         if index is None:

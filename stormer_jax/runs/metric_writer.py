@@ -1,7 +1,8 @@
 """The record of a run: metrics.jsonl and TensorBoard events in the workdir.
 
 Enter: a step and its figures. Leave: one JSON line a call, each on disk when
-the call returns, and the same figures as TensorBoard scalars. A run that was
+the call returns, and the same figures as TensorBoard scalars and, if asked for,
+in Weights & Biases. A run that was
 killed and goes on from step s first forgets what it wrote after s, so that it
 ends with the lines of a run never killed, the `time` objects apart.
 """
@@ -16,12 +17,19 @@ from typing import Any
 
 import tensorboardX
 
+from stormer_jax.runs import wandb_writer
+
 
 class MetricWriter:
   """Appends figures to a run's record; does nothing unless enabled."""
 
   def __init__(
-    self, workdir: str | os.PathLike[str], *, step: int, enabled: bool
+    self,
+    workdir: str | os.PathLike[str],
+    *,
+    step: int,
+    enabled: bool,
+    wandb: wandb_writer.WandbWriter | None = None,
   ):
     """Opens the record of a run that has finished `step` steps.
 
@@ -30,8 +38,10 @@ class MetricWriter:
       step: Lines of later steps are removed: they will be written again. A
         line of this very step stays, and writing it again is skipped.
       enabled: True on process 0 alone.
+      wandb: Gets the same figures, or None.
     """
     self._file = self._events = None
+    self._wandb = wandb
     self._seen: set[tuple[int, frozenset[str]]] = set()
     if not enabled:
       return
@@ -75,13 +85,18 @@ class MetricWriter:
       self._events.add_scalar(name, float(value), int(step))
     for name, value in (timing or {}).items():
       self._events.add_scalar(f'time/{name}', float(value), int(step))
+    if self._wandb is not None:
+      clock = {f'time/{name}': value for name, value in (timing or {}).items()}
+      self._wandb.write(int(step), {**values, **clock})
 
   def close(self) -> None:
-    """Flushes both records; later calls of `write` do nothing."""
+    """Flushes all records; later calls of `write` do nothing."""
     if self._file is not None and self._events is not None:
       self._file.close()
       self._events.close()
-    self._file = self._events = None
+    if self._wandb is not None:
+      self._wandb.close()
+    self._file = self._events = self._wandb = None
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
