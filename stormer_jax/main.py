@@ -24,6 +24,7 @@ stop and saved itself in status 143.
 from collections.abc import Sequence
 import contextlib
 import logging as std_logging
+import os
 import pathlib
 import re
 import sys
@@ -32,11 +33,13 @@ from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
+from data_pipeline import command_line
 from stormer_jax import (
   comparison,
   config_files,
   detector,
   plan,
+  ranges,
   sweep,
   train,
 )
@@ -49,6 +52,16 @@ MODES = (
   *('convert', 'export', 'plan'),
 )
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
+_NEEDS = {
+  'train': ('config', 'workdir', 'data_root'),
+  'sweep': ('config',),  # and more, unless it only lists
+  'evaluate': ('workdir', 'data_root'),
+  'predict': ('workdir', 'video'),
+  'convert': ('source', 'destination'),
+  'export': ('workdir', 'destination'),
+  'plan': ('config',),
+  'report': (),
+}
 
 
 def define_flags(argv: Sequence[str]) -> None:
@@ -142,8 +155,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _dispatch(args: flags.FlagValues) -> None:
+  _require(*_NEEDS[args.mode])
+  if args.config is not None:
+    ranges.check(args.config)
+  _check_out(args.mode, args.out)
+  if args.mode not in ('plan', 'sweep', 'report'):  # these compute nothing
+    _check_devices()
   if args.mode == 'train':
-    _require('config', 'workdir', 'data_root')
     train.train_and_evaluate(
       args.config,
       pathlib.Path(args.workdir),
@@ -154,12 +172,10 @@ def _dispatch(args: flags.FlagValues) -> None:
   elif args.mode == 'sweep':
     _sweep(args)
   elif args.mode == 'evaluate':
-    _require('workdir', 'data_root')
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
   elif args.mode == 'report':
     _report(args)
   elif args.mode == 'predict':
-    _require('workdir', 'video')
     prediction = predict.predict(
       args.config, args.workdir, args.video, args.out
     )
@@ -168,20 +184,17 @@ def _dispatch(args: flags.FlagValues) -> None:
         f'{args.video}: {prediction.status}: {prediction.message}'
       )
   elif args.mode == 'export':
-    _require('workdir', 'destination')
     run = detector.load_detector(
       pathlib.Path(args.workdir), args.config.eval.checkpoint
     )
     print(export.export(run, args.destination, margin=args.config.eval.margin))
   elif args.mode == 'plan':
-    _require('config')
     # Nothing is computed: as many CPU devices as there will be others.
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', args.devices)
     planned = plan.make_plan(args.config, args.device_kind, args.devices)
     print(plan.text(planned))
   else:
-    _require('source', 'destination')
     print(
       convert.convert(
         args.source,
@@ -240,6 +253,36 @@ def _require(*names: str) -> None:
     )
 
 
+def _check_out(mode: str, place: str | None) -> None:
+  """Raises ValueError for a place of results that cannot be one."""
+  if place is None:
+    return
+  out = pathlib.Path(place)
+  if mode == 'predict' and out.is_dir():
+    raise ValueError(f'--out={out}: a folder; name the file of the answer')
+  if mode == 'evaluate' and out.exists() and not out.is_dir():
+    raise ValueError(f'--out={out}: a file; name the folder of the reports')
+  above = next(folder for folder in out.absolute().parents if folder.exists())
+  if not above.is_dir():
+    raise ValueError(f'--out={out}: {above} is a file, not a folder')
+
+
+def _check_devices() -> None:
+  """Raises ValueError where JAX finds none of the platform that is asked for.
+
+  Else the first array that is made says so, with a traceback.
+  """
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # JAX asserts that it has one
+    said = f' ({error})' if str(error) else ''
+    raise ValueError(
+      f'no device to compute on{said}; JAX_PLATFORMS is'
+      f' {os.environ.get("JAX_PLATFORMS", "")!r}: unset it to take what there'
+      ' is, or install what drives the device (stormer-jax[cuda] or [tpu])'
+    ) from error
+
+
 def _refuse_addresses(argv: Sequence[str]) -> None:
   """Raises for gs:// and its like, of which pathlib would make a folder."""
   for name in _PATHS:
@@ -264,6 +307,7 @@ def _early_flag(argv: Sequence[str], name: str) -> str | None:
 
 def run() -> None:
   """Entry point: no traceback for a mistake of the user."""
+  command_line.tolerate_encoding()
   _log_ours()
   sys.argv[1:] = config_files.with_paths(sys.argv[1:])
   debug = '--debug' in sys.argv
@@ -287,7 +331,7 @@ def run() -> None:
   ) as error:
     if debug:
       raise
-    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    command_line.fail(error)
     # A lost peer is no mistake of the command: it is to be started again.
     distributed.stop(143 if isinstance(error, train.PeerLostError) else 2)
 

@@ -1,8 +1,16 @@
 """What the command line refuses before anything is started."""
 
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
 import pytest
 
 from stormer_jax import main
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize('mode', main.MODES)
@@ -20,3 +28,75 @@ def test_addresses_of_buckets_are_refused_with_the_way_to_mount_them(
 def test_the_value_of_a_path_may_stand_apart():
   with pytest.raises(ValueError, match='--workdir=gs://bucket'):
     main.define_flags(['main', '--mode=train', '--workdir', 'gs://bucket'])
+
+
+def test_every_mode_says_what_it_needs():
+  assert set(main._NEEDS) == set(main.MODES)
+
+
+@pytest.mark.parametrize(
+  ('mode', 'out', 'says'),
+  [
+    ('predict', 'folder', 'a folder; name the file of the answer'),
+    ('evaluate', 'file', 'a file; name the folder of the reports'),
+    ('predict', 'file/a/b.json', 'file is a file, not a folder'),
+    ('evaluate', 'file/a', 'file is a file, not a folder'),
+  ],
+)
+def test_a_place_that_cannot_hold_results_is_refused(tmp_path, mode, out, says):
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=says):
+    main._check_out(mode, str(tmp_path / out))
+  for fine in (None, str(tmp_path / 'new' / 'place')):
+    main._check_out(mode, fine)
+
+
+@pytest.mark.parametrize(
+  ('environment', 'flags', 'says'),
+  [
+    (
+      {'JAX_PLATFORMS': 'cuda'},
+      [],
+      "no device to compute on.*JAX_PLATFORMS is 'cuda': unset it",
+    ),
+    ({}, ['--config.loss.temperature=0'], 'loss.temperature is 0.0; above 0'),
+    ({}, ['--config.optimizer.peak_lr=nan'], 'optimizer.peak_lr is nan'),
+    ({}, ['--devices=0'], 'flag --devices=0'),
+    ({}, ['--out=README.md/x'], 'is a file, not a folder'),
+  ],
+)
+def test_a_wrong_run_is_one_line_and_leaves_nothing(
+  tmp_path, environment, flags, says
+):
+  command = [sys.executable, '-m', 'stormer_jax.main', '--mode=train']
+  command += ['--config=configs/tiny.py', f'--data_root={tmp_path}']
+  command += [f'--workdir={tmp_path / "run"}', *flags]
+  done = subprocess.run(
+    command,
+    cwd=ROOT,
+    env=os.environ | environment,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2, done.stderr
+  (line,) = done.stderr.splitlines()
+  assert line.startswith('error: ') and re.search(says, line)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():
+  program = (
+    'from data_pipeline import command_line;'
+    'command_line.tolerate_encoding();'
+    'print("caf\\xe9 \\udce9.mp4: score 0.5")'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONIOENCODING': 'ascii'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == 'caf\\xe9 \\udce9.mp4: score 0.5\n'

@@ -8,11 +8,9 @@ import itertools
 import json
 import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -34,13 +32,15 @@ def start(tmp_path_factory):
   cache = tmp_path_factory.mktemp('cache')
   running = []
 
-  def launch(*arguments, num_processes=2):
+  def launch(*arguments, num_processes=2, ending=()):
+    """`ending` of the second process: see killed_program."""
     with socket.socket() as probe:
       probe.bind(('localhost', 0))
       port = probe.getsockname()[1]
     job = []
     for index in range(num_processes):
       environment = os.environ | {
+        'PYTHONPATH': str(ROOT),
         'JAX_NUM_CPU_DEVICES': str(8 // num_processes),
         'JAX_COMPILATION_CACHE_DIR': str(cache),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
@@ -53,8 +53,11 @@ def start(tmp_path_factory):
           'JAX_NUM_PROCESSES': str(num_processes),
           'JAX_PROCESS_ID': str(index),
         }
+      program = ['-m', 'stormer_jax.main']
+      if ending and index == 1:
+        program = [str(ROOT / 'tests/killed_program.py'), *ending]
       process = subprocess.Popen(
-        [sys.executable, '-m', 'stormer_jax.main', *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -73,7 +76,7 @@ def start(tmp_path_factory):
 
 def finish(job):
   """Waits for all; returns their statuses and what they said on stderr."""
-  said = [process.communicate(timeout=300)[1] for process in job]
+  said = [process.communicate(timeout=1800)[1] for process in job]
   return [process.returncode for process in job], said
 
 
@@ -107,13 +110,6 @@ def clean_run(start, data_root, tmp_path_factory):
 def lines_of(workdir):
   lines = metric_writer.read_metrics(workdir / 'metrics.jsonl')
   return [{k: v for k, v in line.items() if k != 'time'} for line in lines]
-
-
-def wait_for_checkpoint(job, workdir, step):
-  while not (workdir / f'checkpoints/{step}').exists():
-    for process in job:
-      assert process.poll() is None, process.communicate()
-    time.sleep(0.02)
 
 
 def test_two_processes_train_as_one(start, data_root, clean_run, tmp_path):
@@ -174,9 +170,7 @@ def test_a_job_that_loses_a_member_twice_ends_as_one_that_did_not(
   arguments = train_arguments(data_root, tmp_path)
 
   # Killed: the other ends by itself, and says why.
-  job = start(*arguments)
-  wait_for_checkpoint(job, tmp_path, 2)
-  job[1].kill()
+  job = start(*arguments, ending=('4', 'step', 'SIGKILL'))
   job[1].communicate()
   _, said = job[0].communicate(timeout=NOTICED_SECONDS)
   assert job[0].returncode == 143, said
@@ -184,9 +178,7 @@ def test_a_job_that_loses_a_member_twice_ends_as_one_that_did_not(
   assert 'Traceback' not in said, said
 
   # Told to stop: all stop at one step, which is saved.
-  job = start(*arguments)
-  wait_for_checkpoint(job, tmp_path, 4)
-  job[1].send_signal(signal.SIGTERM)
+  job = start(*arguments, ending=('3', 'step', 'SIGTERM'))
   statuses, said = finish(job)
   assert statuses == [143, 143], said
   stops = [text.strip().splitlines()[-1] for text in said]

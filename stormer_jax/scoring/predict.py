@@ -21,7 +21,7 @@ from data_pipeline import prepare, prepared_video
 from data_pipeline import records as records_lib
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import embedded
-from data_pipeline.sources import catalogue
+from data_pipeline.sources import catalogue, file_names
 from stormer_jax import detector as detector_lib
 from stormer_jax.scoring import (
   aggregation,
@@ -103,7 +103,7 @@ def predict_video(
     'face_backend': backend.name,
   }
   kept, (outcome,) = prepared_video.prepare_video(
-    video.parent,
+    video.absolute().parent,  # 12:30.mp4 by itself is a protocol to FFmpeg
     catalogue.Video(
       path=video.name, label=0, video_id=video.name, dataset='', split='test'
     ),
@@ -149,8 +149,12 @@ def predict_video(
 
 
 def _check_file(video: pathlib.Path) -> None:
+  if video.is_dir():
+    raise ValueError(f'{video}: a folder; name one video file')
   if not video.is_file():
     raise FileNotFoundError(f'{video}: no such video file')
+  if not file_names.is_text(str(video)):
+    raise ValueError(f'{video}: its name is not UTF-8; rename the file')
 
 
 def _score(

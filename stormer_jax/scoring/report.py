@@ -332,5 +332,8 @@ def _plain(value: Any) -> Any:
 
 def _write(path: pathlib.Path, text: str) -> None:
   partial = path.with_name(path.name + '.partial')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)
+  try:
+    partial.write_text(text, encoding='utf-8')
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)

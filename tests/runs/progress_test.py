@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -68,23 +69,30 @@ def test_a_budget_lets_some_steps_be_left_out_and_no_more(make_progress):
     tell.flush()
 
 
-def test_a_line_says_where_the_time_of_its_steps_went(make_progress):
+def test_a_line_says_where_the_time_of_its_steps_went(
+  make_progress, monkeypatch
+):
+  now = 0.0
+  clock = types.SimpleNamespace(time=time.time, perf_counter=lambda: now)
+  monkeypatch.setattr(progress, 'time', clock)
   tell, lines = make_progress(peak=1e9)
   for step in range(1, 5):
     with tell.spending('data'):
-      time.sleep(0.02)
+      now += 0.03
+    now += 0.01
     tell.add(step, make_terms(), 100)
     if step == 3:
       with tell.spending('apart'):  # validation, say
-        time.sleep(0.3)
+        now += 30
   tell.flush()
   first, second = lines()
   timing, later = first['time'], second['time']
   assert (first['step'], second['step']) == (2, 4)
   assert first['train/total'] == 0.5 and first['train/learning_rate'] == 1.0
-  assert timing['data_wait_share'] > 0.5
-  # What was apart is in neither speed nor share.
-  assert later['step_seconds'] < 0.15
+  assert timing['data_wait_share'] == pytest.approx(0.75)
+  # What was apart is in neither speed nor share. Terms are fetched a step
+  # late, so the second line begins after the third step.
+  assert later['step_seconds'] == pytest.approx(0.04 / 2)
   assert later['clips_per_second'] == pytest.approx(4 / later['step_seconds'])
   assert later['mfu'] == pytest.approx(1e6 / later['step_seconds'] / 1e9)
   assert later['host_to_device_bytes_per_second'] > 0

@@ -1,6 +1,8 @@
 """One video file gives the score that a prepared data set gives it."""
 
 import json
+import os
+import pathlib
 
 import cv2
 import jax
@@ -213,3 +215,21 @@ def test_the_program_writes_json_to_the_file_or_to_standard_output(
   assert f'a.mp4: score {prediction.score:.3f} ' in said and 'a.json' in said
   predict.predict(detector.config, tmp_path, video)
   assert json.loads(capsys.readouterr().out) == written
+
+
+def test_a_name_that_ffmpeg_takes_for_a_protocol_is_read(
+  detector, tmp_path, monkeypatch
+):
+  name = '2024-05-01T12:30:05 [x].mp4'
+  write_video(tmp_path / 'a.mp4', 12).rename(tmp_path / name)
+  monkeypatch.chdir(tmp_path)
+  assert _predict(detector, pathlib.Path(name)).status == 'ok'
+
+
+def test_what_is_no_file_with_a_name_of_text_is_refused(tiny_config, tmp_path):
+  with pytest.raises(ValueError, match='a folder; name one video file'):
+    predict.predict(tiny_config, tmp_path, tmp_path)
+  video = tmp_path / os.fsdecode(b'caf\xe9.mp4')
+  video.touch()
+  with pytest.raises(ValueError, match='not UTF-8; rename'):
+    predict.predict(tiny_config, tmp_path, video)

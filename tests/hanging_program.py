@@ -1,0 +1,10 @@
+"""Our program, on a disk that hangs: whoever reads a record waits for ever."""
+
+import threading
+
+from data_pipeline import records
+from stormer_jax import main
+
+if __name__ == '__main__':
+  records.Records.read = lambda *_: threading.Event().wait()
+  main.run()
