@@ -23,6 +23,7 @@ stop and saved itself in status 143.
 
 from collections.abc import Sequence
 import contextlib
+import glob
 import logging as std_logging
 import os
 import pathlib
@@ -242,6 +243,10 @@ def _sweep(args: flags.FlagValues) -> None:
     entry=args.entry,
     extra_flags=[f'--compilation_cache={cache}'] if cache else [],
   )
+  if args.entry is None:
+    runs = f'{glob.escape(args.workdir)}/*'
+    out = pathlib.Path(args.workdir) / 'comparison'
+    print(comparison.report([runs], args.base, out))
 
 
 def _require(*names: str) -> None:

@@ -169,7 +169,10 @@ def _left(
   if config.eval.datasets and not _is_scored(run, config):
     saved = detector.load_config(run.workdir)
     wanted = saved.copy_and_resolve_references().unlock()
-    wanted.update(_yardstick(config))
+    for section, fields in _yardstick(config).items():
+      # A run of an earlier version does not have the fields made since.
+      known = {k: v for k, v in fields.items() if k in wanted[section]}
+      wanted[section].update(known)
     yield (
       'scoring',
       [

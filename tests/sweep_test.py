@@ -1,5 +1,6 @@
 """A sweep: what runs, what does not run again, and what a failure does."""
 
+import io
 import json
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+import rich.console
 
 from configs import tiny
 from stormer_jax import comparison, sweep
@@ -168,6 +170,21 @@ def test_a_change_of_the_scoring_scores_again_and_trains_nothing(bench):
   assert not bench.calls()
 
 
+def test_a_run_older_than_a_field_is_scored_without_it(bench):
+  bench.run(entry=2)
+  path = bench.workdir / 'jitter/seed0/config.json'
+  saved = json.loads(path.read_text())
+  del saved['synthesis']['soft_label'], saved['eval']['flip']
+  path.write_text(json.dumps(saved))
+  bench.calls()
+  config, _ = sweep.entries_lib.read_sweep(str(bench.file))
+  config.unlock().eval.num_bootstrap = 7
+  bench.run(config=config, entry=2)
+  ((mode, _, flags),) = bench.calls()
+  assert mode == 'evaluate' and '--config.eval.num_bootstrap=7' in flags
+  assert not any('soft_label' in flag or 'flip' in flag for flag in flags)
+
+
 def test_an_entry_is_chosen_by_its_number(bench):
   bench.run(entry=0)
   assert {folder for _, folder in names(bench.calls())} == {
@@ -186,6 +203,21 @@ def test_the_list_names_entries_by_number(bench, tiny_config):
     ['2', 'jitter'],
   ]
   assert lines[2].endswith('--config.synthesis.temporal_jitter=1.0')
+
+
+def test_the_live_table_says_how_far_each_run_is(bench):
+  with pytest.raises(ValueError):
+    bench.run()  # with one that fails
+  bench.mend()
+  ended = bench.run()
+  ended[2].state, ended[2].error = 'failed', 'too bad'
+  console = rich.console.Console(width=100, record=True, file=io.StringIO())
+  console.print(sweep._table(ended))
+  lines = console.export_text().splitlines()
+  (base,) = (line for line in lines if 'base/seed0' in line)
+  (bad,) = (line for line in lines if 'bad/seed0' in line)
+  assert 'done' in base and ' 9 ' in base and 'video_auc 0.750' in base
+  assert 'failed' in bad and 'too bad' in bad
 
 
 def start(bench):
@@ -279,6 +311,8 @@ def test_a_sweep_killed_twice_ends_in_the_table_of_a_clean_one(
   kill_when(killed, 'no_map_head/seed0/finished.json')  # before it is scored
   finish_sweep(killed)
   once = comparison.report([f'{clean}/*'], out=tmp_path / 'a')
+  printed = (clean / 'comparison/comparison.md').read_text()
+  assert printed.startswith(once)
   assert comparison.report([f'{killed}/*'], out=tmp_path / 'b') == once
   for name in ('comparison.csv', 'curves.svg'):
     ours, theirs = ((tmp_path / x / name).read_text() for x in 'ab')
