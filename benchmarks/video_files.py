@@ -1,7 +1,7 @@
 """Are the frames that we read those that ffmpeg reads? On files of every kind.
 
-  python benchmarks/video_files.py [--keep=FOLDER] [--all]
-  python benchmarks/video_files.py --folder=FOLDER_OF_VIDEOS
+  python -m benchmarks.video_files.py [--keep=FOLDER] [--all]
+  python -m benchmarks.video_files.py --folder=FOLDER_OF_VIDEOS
 
 Makes 200 files (containers x codecs x pixel formats x flags) and a damaged copy
 of each, or takes those of a folder; decodes each with `data_pipeline` and with

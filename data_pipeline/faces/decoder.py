@@ -5,16 +5,19 @@ decoder hands them out: not upright, not RGB. Where the decoder fails it goes
 on with the next packet. `Tally` counts what came and what did not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
 import fractions
 import math
+import struct
+from typing import cast
 
 import av
 from av import error as av_error
 from av import logging as av_logging
 from av.container import InputContainer
+from av.sidedata import sidedata
 
 from data_pipeline.faces import container as container_lib
 
@@ -30,12 +33,15 @@ class Picture:
     frame: pixels and tags.
     time: seconds from the first picture; NaN where it has no timestamp.
     pixel_aspect: width of a pixel over its height.
+    matrix: a, b, c, d of libavutil/display.h, each -1, 0 or 1: the point (x, y)
+      is shown at (a x + c y, b x + d y).
   """
 
   number: int
   frame: av.VideoFrame
   time: float
   pixel_aspect: fractions.Fraction
+  matrix: tuple[int, int, int, int]
 
 
 @dataclasses.dataclass
@@ -75,7 +81,7 @@ def decode_pictures(
 ) -> Iterator[Picture]:
   """Decodes a track from its first picture to its last; fills the tally."""
   context = track.codec_context
-  aspects = _Aspects(track)
+  aspects, turns = _Aspects(track), _Turns()
   stamp = _stamp(container)
   first = last = None
   for packet in _with_flush(read_packets(container, track, tally)):
@@ -99,7 +105,13 @@ def decode_pictures(
       if ticks is not None and first is not None and track.time_base:
         time = float((ticks - first) * track.time_base)
       tally.num_pictures += 1
-      yield Picture(tally.num_pictures - 1, frame, time, aspects.at(frame.pts))
+      yield Picture(
+        number=tally.num_pictures - 1,
+        frame=frame,
+        time=time,
+        pixel_aspect=aspects.at(frame.pts),
+        matrix=turns.of(frame),
+      )
   tally.ended = True
 
 
@@ -187,3 +199,33 @@ class _Aspects:
       if start is None or pts is None or start <= pts:
         return aspect
     return self._changes[0][1]
+
+
+class _Turns:
+  """How pictures are turned.
+
+  The side data of a PyAV frame refer back to it: a frame once asked for them
+  is freed by the garbage collector alone, which here means hundreds of frames
+  later. So they are read once for each angle, which is asked without them.
+  What is between the eight turns and mirrorings is brought to the nearest.
+  """
+
+  def __init__(self) -> None:
+    self._by_angle: dict[int, tuple[int, int, int, int]] = {}
+
+  def of(self, frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    angle = frame.rotation
+    if angle not in self._by_angle:
+      self._by_angle[angle] = _display_matrix(frame)
+    return self._by_angle[angle]
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+  # PyAV is not typed here: iterating gives entries, not their names.
+  for entry in cast(Iterable[sidedata.SideData], frame.side_data):
+    if entry.type == sidedata.Type.DISPLAYMATRIX:
+      a, b, _, c, d = struct.unpack('=5i', bytes(entry)[:20])
+      if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+      return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
+  return 1, 0, 0, 1

@@ -10,16 +10,12 @@ video are left as they are; PQ and HLG are brought to BT.709 with their white
 (203 nit) as white, and what is brighter is cut off there.
 """
 
-from collections.abc import Iterable
 import dataclasses
 import fractions
-import struct
-from typing import cast
 
 import av
 from av import error as av_error
 from av import filter as av_filter
-from av.sidedata import sidedata
 from jaxtyping import UInt8
 import numpy as np
 
@@ -42,6 +38,11 @@ _UNSPECIFIED = 2
 _MOST_ASPECT = 8
 
 
+# a, b, c, d of libavutil/display.h, each -1, 0 or 1.
+Matrix = tuple[int, int, int, int]
+UPRIGHT: Matrix = (1, 0, 0, 1)
+
+
 class ConversionError(Exception):
   """A picture that cannot be shown; says why."""
 
@@ -54,9 +55,17 @@ class Converter:
     self._kind: _Kind | None = None
 
   def rgb(
-    self, frame: av.VideoFrame, pixel_aspect: fractions.Fraction
+    self,
+    frame: av.VideoFrame,
+    pixel_aspect: fractions.Fraction = fractions.Fraction(1),
+    matrix: Matrix = UPRIGHT,
   ) -> UInt8[np.ndarray, 'h w 3']:
     """Converts one picture.
+
+    Args:
+      frame: pixels and colour tags.
+      pixel_aspect: width of a pixel over its height.
+      matrix: how the picture is turned, see `turn`.
 
     Raises:
       ConversionError: libswscale does not know its matrix or its format.
@@ -69,13 +78,13 @@ class Converter:
       rgb = self._graph.vpull()
     except (av_error.FFmpegError, ValueError) as error:
       self._graph = None
-      matrix = _MATRICES.get(kind.matrix, str(kind.matrix))
+      name = _MATRICES.get(kind.matrix, str(kind.matrix))
       raise ConversionError(
-        f'colour matrix {matrix} in {kind.pixel_format} cannot be converted; '
+        f'colour matrix {name} in {kind.pixel_format} cannot be converted; '
         'if the tag is wrong: ffmpeg -i IN -vf setparams=colorspace=bt709 '
         '-c:v libx264 -crf 12 OUT.mp4'
       ) from error
-    return turn(rgb.to_ndarray(), display_matrix(frame))
+    return turn(rgb.to_ndarray(), matrix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,34 +155,18 @@ def square_width(width: int, pixel_aspect: fractions.Fraction) -> int:
 
 
 def shown_size(
-  frame: av.VideoFrame, pixel_aspect: fractions.Fraction
+  frame: av.VideoFrame, pixel_aspect: fractions.Fraction, matrix: Matrix
 ) -> tuple[int, int]:
   """Returns the width and height of a picture as `Converter.rgb` gives it."""
   width = square_width(frame.width, pixel_aspect)
-  _, b, c, _ = display_matrix(frame)
+  _, b, c, _ = matrix
   return (frame.height, width) if b and c else (width, frame.height)
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-  """Returns a, b, c, d of libavutil/display.h, each -1, 0 or 1.
-
-  The picture's point (x, y) is shown at (a x + c y, b x + d y). What is between
-  the eight turns and mirrorings is brought to the nearest.
-  """
-  # PyAV is not typed here: iterating gives entries, not their names.
-  for entry in cast(Iterable[sidedata.SideData], frame.side_data):
-    if entry.type == sidedata.Type.DISPLAYMATRIX:
-      a, b, _, c, d = struct.unpack('=5i', bytes(entry)[:20])
-      if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
-      return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
-  return 1, 0, 0, 1
-
-
 def turn(
-  image: UInt8[np.ndarray, 'h w 3'], matrix: tuple[int, int, int, int]
+  image: UInt8[np.ndarray, 'h w 3'], matrix: Matrix
 ) -> UInt8[np.ndarray, 'h2 w2 3']:
-  """Turns and mirrors an image as a display matrix says."""
+  """Turns and mirrors an image: its (x, y) goes to (a x + c y, b x + d y)."""
   a, b, c, d = matrix
   if b and c:
     image = image.swapaxes(0, 1)
@@ -183,7 +176,7 @@ def turn(
 
 
 def describe(
-  frame: av.VideoFrame, pixel_aspect: fractions.Fraction
+  frame: av.VideoFrame, pixel_aspect: fractions.Fraction, matrix: Matrix
 ) -> list[str]:
   """Names what is odd about how a picture is stored."""
   notes = []
@@ -197,7 +190,7 @@ def describe(
       notes.append(f'pixels said to be {shape}, taken as square')
     else:
       notes.append(f'pixels of {shape}, made square')
-  a, b, c, d = display_matrix(frame)
+  a, b, c, d = matrix
   if a * d - b * c < 0:
     notes.append('mirrored by its display matrix')
   return notes

@@ -90,7 +90,9 @@ def probe(path: str | os.PathLike) -> VideoStream:
       )
     for _ in decoder_lib.read_packets(container, track, tally):
       pass
-    width, height = pictures.shown_size(first.frame, first.pixel_aspect)
+    width, height = pictures.shown_size(
+      first.frame, first.pixel_aspect, first.matrix
+    )
     rate = track.average_rate or fractions.Fraction(0)
     if tally.duration:
       rate = tally.num_packets / tally.duration
@@ -221,15 +223,16 @@ class Decoding(Iterator[Frame]):
         if picture.number != index:
           continue
         self._num_asked += 1
+        shape = picture.pixel_aspect, picture.matrix
         try:
           frame = deinterlacer.whole(before, picture, after)
-          image = converter.rgb(frame, picture.pixel_aspect)
+          image = converter.rgb(frame, *shape)
         except (pictures.ConversionError, av_error.FFmpegError) as error:
           self.missing[index] = str(error)
         else:
           self._num_interlaced += picture.frame.interlaced_frame
-          self._sizes[pictures.shown_size(frame, picture.pixel_aspect)] = None
-          for note in pictures.describe(frame, picture.pixel_aspect):
+          self._sizes[pictures.shown_size(frame, *shape)] = None
+          for note in pictures.describe(frame, *shape):
             self._oddities[note] = None
           if picture.time < latest - _JITTER:
             self._oddities['timestamps that go back'] = None

@@ -38,37 +38,41 @@ def pq(nits: np.ndarray) -> np.ndarray:
 def test_pq_is_shown_as_bt709_with_its_white_as_white():
   nits = np.array([0, 20, 50, 100, 203, 1000])
   frame = grey_frame(pq(nits), curve=16)
-  image = pictures.Converter().rgb(frame, SQUARE)
+  image = pictures.Converter().rgb(frame)
   # BT.1886: a display of gamma 2.4 whose white is 203 nit (BT.2408).
   expected = 255 * np.minimum(nits / 203, 1) ** (1 / 2.4)
   np.testing.assert_allclose(levels_of(image), expected, atol=3)
   assert image.std(-1).max() < 2  # grey stays grey
-  assert pictures.describe(frame, SQUARE) == ['PQ (HDR) tone-mapped to SDR']
+  assert pictures.describe(frame, SQUARE, pictures.UPRIGHT) == [
+    'PQ (HDR) tone-mapped to SDR'
+  ]
 
 
 def test_pq_without_primaries_is_taken_for_bt2020():
   told, untold = grey_frame([0.3, 0.5], 16), grey_frame([0.3, 0.5], 16, 2)
   converter = pictures.Converter()
-  np.testing.assert_array_equal(
-    converter.rgb(told, SQUARE), converter.rgb(untold, SQUARE)
-  )
+  np.testing.assert_array_equal(converter.rgb(told), converter.rgb(untold))
 
 
 def test_hlg_is_brought_to_sdr_and_said_so():
   frame = grey_frame([0, 0.25, 0.5, 0.75], curve=18)
-  levels = levels_of(pictures.Converter().rgb(frame, SQUARE))
+  levels = levels_of(pictures.Converter().rgb(frame))
   assert levels[0] == 0 and levels[-1] == 255
   assert (np.diff(levels) > 20).all()
-  assert pictures.describe(frame, SQUARE) == ['HLG (HDR) tone-mapped to SDR']
+  assert pictures.describe(frame, SQUARE, pictures.UPRIGHT) == [
+    'HLG (HDR) tone-mapped to SDR'
+  ]
 
 
 @pytest.mark.parametrize('curve', [1, 2, 6, 9, 10, 13])
 def test_other_curves_are_left_as_they_are(curve):
   levels = np.array([0, 0.25, 0.5, 1])
   frame = grey_frame(levels, curve)
-  image = pictures.Converter().rgb(frame, SQUARE)
+  image = pictures.Converter().rgb(frame)
   np.testing.assert_allclose(levels_of(image), 255 * levels, atol=2)
-  assert bool(pictures.describe(frame, SQUARE)) == (curve in (9, 10))
+  assert bool(pictures.describe(frame, SQUARE, pictures.UPRIGHT)) == (
+    curve in (9, 10)
+  )
 
 
 @pytest.mark.parametrize('matrix, red', [(1, 0.2126), (5, 0.299), (9, 0.2627)])
@@ -84,7 +88,7 @@ def test_the_matrix_is_that_of_the_tag(matrix, red):
     planes.astype(np.uint8).reshape(24, 16), format='yuv420p'
   )
   frame.colorspace, frame.color_range = matrix, 1
-  image = pictures.Converter().rgb(frame, SQUARE)
+  image = pictures.Converter().rgb(frame)
   np.testing.assert_allclose(image[8, 8], [255, 0, 0], atol=3)
 
 
@@ -93,7 +97,7 @@ def test_full_range_is_not_stretched():
   grey[:16] = np.arange(16) * 17
   frame = av.VideoFrame.from_ndarray(grey, format='yuv420p')
   frame.color_range = 2
-  image = pictures.Converter().rgb(frame, SQUARE)
+  image = pictures.Converter().rgb(frame)
   np.testing.assert_allclose(image[8, :, 1], np.arange(16) * 17, atol=1)
 
 

@@ -1,5 +1,6 @@
 """Exact frames out of files that are in order, and out of those that aren't."""
 
+import gc
 import os
 import pathlib
 
@@ -47,6 +48,20 @@ def test_decoding_stops_where_the_file_ends(numbered):
   assert [frame.index for frame in frames] == [58, 59]
   assert decoding.num_frames == 60
   assert read_all(numbered, [3])[1].num_frames is None  # not read so far
+
+
+def test_a_frame_that_was_used_is_freed_at_once(numbered):
+  def frames_held() -> int:
+    return sum(isinstance(held, av.VideoFrame) for held in gc.get_objects())
+
+  gc.collect()
+  before = frames_held()
+  gc.disable()
+  try:
+    read_all(numbered)
+    assert frames_held() - before < 10
+  finally:
+    gc.enable()
 
 
 @pytest.mark.parametrize('indices', [[3, 2], [2, 2], [-1, 4]])
