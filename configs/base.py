@@ -210,6 +210,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # A video without a score: 'exclude', and count it, or 'half': score 0.5.
   evaluation.failed_videos = 'exclude'
   evaluation.threshold = 0.5  # of the score, for accuracy
+  # Where the run is calibrated (--mode=calibrate): probabilities instead of
+  # scores, and the threshold that validation chose instead of the one above.
+  evaluation.calibrated = True
   # Rules of others to measure by as well (scoring/protocol.py).
   evaluation.conventions = ('paper', 'deepfakebench', 'gend', 'deepsafe_bench')
   evaluation.flip = False  # average with the mirrored clip's logit

@@ -67,6 +67,11 @@ COMMANDS = {
     '--workdir=RUN --data_root=DATA --config.eval.datasets="(\'NAME:test\',)"',
     ('workdir', 'data_root', 'out', 'config', 'distributed'),
   ),
+  'calibrate': Command(
+    'Learn from validation scores what the logits mean.',
+    '--workdir=RUN --scores=RUN/eval/NAME-val/scores.csv',
+    ('workdir', 'scores', 'calibration'),
+  ),
   'report': Command(
     'Make tables of saved scores, or compare runs.',
     "--scores=A=FILE,B=FILE --out=FOLDER   or   --runs='SWEEP/*'",

@@ -1,4 +1,4 @@
-"""One program: train, sweep, evaluate, report, predict, convert, export, plan.
+"""One program for a run: train it, evaluate it, report, predict, export, plan.
 
   python -m stormer_jax.main --mode=train --config=configs/demo.py \
     --data_root=DATA --workdir=RUN [--config.optimizer.peak_lr=1e-4]
@@ -6,6 +6,7 @@
     --data_root=DATA --workdir=SWEEP [--entry=3] [--list]
   python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
     [--config.eval.datasets="('celebdf_v2:test',)"]
+  python -m stormer_jax.main --mode=calibrate --workdir=RUN --scores=FILE
   python -m stormer_jax.main --mode=report --scores=A=FILE,B=FILE --out=FOLDER
   python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
   python -m stormer_jax.main --mode=report --runs='SWEEP/*' [--out=FOLDER]
@@ -45,11 +46,18 @@ from stormer_jax import (
   train,
 )
 from stormer_jax.runs import distributed
-from stormer_jax.scoring import evaluate, export, predict, study, tables
+from stormer_jax.scoring import (
+  calibration,
+  evaluate,
+  export,
+  predict,
+  study,
+  tables,
+)
 from stormer_jax.weights import convert
 
 MODES = (
-  *('train', 'sweep', 'evaluate', 'report', 'predict'),
+  *('train', 'sweep', 'evaluate', 'calibrate', 'report', 'predict'),
   *('convert', 'export', 'plan'),
 )
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
@@ -80,6 +88,9 @@ def define_flags(argv: Sequence[str]) -> None:
     None,
     'Saved scores to report on: FILE, NAME=FILE or the folder of a run, more'
     ' than one separated by commas (docs/evaluation.md).',
+  )
+  flags.DEFINE_enum(
+    'calibration', 'platt', calibration.METHODS, 'What --mode=calibrate fits.'
   )
   flags.DEFINE_list(
     'columns',
@@ -174,6 +185,12 @@ def _dispatch(args: flags.FlagValues) -> None:
     _sweep(args)
   elif args.mode == 'evaluate':
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
+  elif args.mode == 'calibrate':
+    _require('workdir', 'scores')
+    for made in calibration.calibrate_run(
+      args.workdir, args.scores, args.calibration
+    ):
+      print(calibration.text(made))
   elif args.mode == 'report':
     _report(args)
   elif args.mode == 'predict':

@@ -32,6 +32,7 @@ from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
 from stormer_jax.scoring import (
   aggregation,
+  calibration,
   clip_scorer,
   published,
   report,
@@ -68,6 +69,7 @@ class EvalConfig:
   conventions: tuple[str, ...] = tuple(protocol_lib.Protocol.conventions)
   resample_by: str = 'auto'
   frame_rule: str = 'uniform'
+  calibrated: bool = True
 
   def __post_init__(self):
     for name, low in (('margin', 0), ('batch_size', 1), ('num_bootstrap', 0)):
@@ -163,6 +165,7 @@ def evaluate(
       num_threads=config.data.num_threads,
       journal_folder=folder,
       skipped=skipped_videos(data_root, dataset, rule, split),
+      workdir=workdir,
     )
     if jax.process_index() == 0:
       report.write_scores(scores, folder)
@@ -239,6 +242,7 @@ def score_dataset(
   num_threads: int = 8,
   journal_folder: str | os.PathLike[str] | None = None,
   skipped: Sequence[report.VideoScore] = (),
+  workdir: str | os.PathLike[str] | None = None,
 ) -> report.Scores:
   """Scores all videos of a split.
 
@@ -254,6 +258,7 @@ def score_dataset(
     journal_folder: Where finished batches are noted, so that a stopped call
       can be repeated without repeating them; None: nowhere.
     skipped: Rows of videos that have no record, to be listed too.
+    workdir: Run whose calibration is used if it has one; None: none.
 
   Raises:
     ValueError: If a logit is not finite, or pseudo-fakes are asked for and no
@@ -338,6 +343,8 @@ def score_dataset(
     face_backend=_face_backend(records),
     **measuring(options),
   )
+  if workdir is not None and options.calibrated:
+    protocol = _calibrated(protocol, workdir)
   return report.measured(rows, protocol, settings)
 
 
@@ -440,6 +447,28 @@ def _rows(
         )
       )
   return rows
+
+
+def _calibrated(
+  protocol: protocol_lib.Protocol, workdir: str | os.PathLike[str]
+) -> protocol_lib.Protocol:
+  """Takes the threshold and the probabilities that validation chose.
+
+  A calibration is of mean logits over videos; elsewhere nothing changes.
+  """
+  made = calibration.load(workdir, protocol.weights, protocol.frame_rule)
+  if (
+    made is None
+    or protocol.level != 'video'
+    or protocol.aggregation != 'mean_logit'
+  ):
+    return protocol
+  return dataclasses.replace(
+    protocol,
+    calibration=(made.slope, made.intercept),
+    threshold=made.threshold,
+    threshold_from=f'validation: best balanced accuracy on {made.fitted_on}',
+  )
 
 
 def _face_backend(records: records_lib.Records) -> str:

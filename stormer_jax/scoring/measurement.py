@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 import numpy as np
 
 from stormer_jax.scoring import (
@@ -263,13 +263,7 @@ def video_scores(
   else:
     result = np.array(
       [
-        aggregation.aggregate(
-          np.array(logits),
-          protocol.aggregation,
-          frames_per_clip=protocol.clip_length or 1,
-        )
-        if logits
-        else given
+        _aggregate(np.array(logits), protocol) if logits else given
         for logits, given in zip(scores.clip_logits, scores.scores, strict=True)
       ],
       float,
@@ -277,6 +271,18 @@ def video_scores(
   if protocol.failed_videos == 'half':
     result[np.isnan(result)] = 0.5
   return result
+
+
+def _aggregate(
+  logits: Float[np.ndarray, 'clips'], protocol: protocol_lib.Protocol
+) -> float:
+  if protocol.calibration and protocol.aggregation == 'mean_logit':
+    slope, intercept = protocol.calibration
+    mean = slope * np.mean(np.sort(logits)) + intercept
+    return float(metrics.sigmoid(np.array(mean)))
+  return aggregation.aggregate(
+    logits, protocol.aggregation, frames_per_clip=protocol.clip_length or 1
+  )
 
 
 def _units(
@@ -398,6 +404,7 @@ def _of_others(
       aggregation=convention.aggregation if has_clips else 'as given',
       failed_videos=convention.failed_videos,
       threshold=0.5,
+      calibration=(),
     )
     rows += _rows(
       scores,

@@ -171,6 +171,22 @@ def auc(labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']) -> float:
   return single('auc', labels, scores)
 
 
+def reliability(
+  labels: Int[np.ndarray, 'n'], scores: Float[np.ndarray, 'n']
+) -> tuple[
+  Float[np.ndarray, 'bins'],
+  Float[np.ndarray, 'bins'],
+  Int[np.ndarray, 'bins'],
+]:
+  """Returns mean score, share of fakes and number in each filled bin of ECE."""
+  place = _bins(scores)
+  count = np.bincount(place)
+  kept = count > 0
+  mean = np.bincount(place, weights=scores)[kept] / count[kept]
+  share = np.bincount(place, weights=labels)[kept] / count[kept]
+  return mean, share, count[kept]
+
+
 def sigmoid(logits: Float[np.ndarray, '*s']) -> Float[np.ndarray, '*s']:
   """Computes 1 / (1 + exp(-x)) in float64 without overflow."""
   logits = np.asarray(logits, np.float64)
@@ -341,8 +357,7 @@ def _share(part, whole) -> Float[np.ndarray, 'b']:
 
 def _ece(curve: Curve) -> Float[np.ndarray, 'b']:
   """The mean over bins of |share of fakes - mean score|, by their weight."""
-  upper = np.ceil(curve.scores * ECE_BINS).astype(int)  # bins (low, high]
-  bins = np.maximum(upper, 1)
+  bins = _bins(curve.scores)
   starts = np.flatnonzero(np.r_[True, bins[1:] != bins[:-1]])
   gap = curve.fake - (curve.real + curve.fake) * curve.scores
   gap = np.add.reduceat(gap, starts, axis=1)
@@ -353,3 +368,8 @@ def _brier(curve: Curve) -> Float[np.ndarray, 'b']:
   """The mean squared difference between the score and the label."""
   loss = curve.real @ curve.scores**2 + curve.fake @ (1 - curve.scores) ** 2
   return loss / (curve.alarms[:, -1] + curve.hits[:, -1])
+
+
+def _bins(scores: np.ndarray) -> np.ndarray:
+  """The bin (low, high] of each score in [0, 1], from 1; 0 is in the first."""
+  return np.maximum(np.ceil(scores * ECE_BINS).astype(int), 1)

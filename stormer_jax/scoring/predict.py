@@ -25,6 +25,7 @@ from data_pipeline.sources import catalogue, file_names
 from stormer_jax import detector as detector_lib
 from stormer_jax.scoring import (
   aggregation,
+  calibration,
   clip_scorer,
   evaluate,
   metrics,
@@ -59,14 +60,24 @@ def predict(
     pathlib.Path(workdir), options.checkpoint
   )
   prediction = predict_video(
-    detector, pathlib.Path(video), options, embedded.EmbeddedBackend()
+    detector,
+    pathlib.Path(video),
+    options,
+    embedded.EmbeddedBackend(),
+    calibration.load(
+      workdir, clip_scorer.weights_digest(detector), options.frame_rule
+    ),
   )
   if out is None:
     print(report.prediction_json(prediction), end='', flush=True)
   else:
     report.write_prediction(prediction, out)
     if prediction.status == 'ok':
-      notes = ''.join(f'; {note}' for note in prediction.notes)
+      notes = ''.join(
+        f'; {note}' for note in (*prediction.notes, prediction.calibration)
+      )
+      if prediction.answer:
+        notes = f'; {prediction.answer} ({prediction.probability:.3f}){notes}'
       print(
         f'{video}: score {prediction.score:.3f} (0 real, 1 fake) from'
         f' {len(prediction.clips)} clips; written to {out}{notes}',
@@ -80,6 +91,7 @@ def predict_video(
   video: pathlib.Path,
   options: evaluate.EvalConfig,
   backend: backend_lib.FaceBackend,
+  calibrated: calibration.Calibration | None = None,
 ) -> report.Prediction:
   """Scores one video file.
 
@@ -88,6 +100,7 @@ def predict_video(
     video: The file.
     options: Margin, flip, frame rule and batch size are read.
     backend: Finds faces; the one that the evaluation's records come from.
+    calibrated: What the logits of the detector mean; None if nobody found out.
 
   Raises:
     FileNotFoundError: No such file.
@@ -102,6 +115,9 @@ def predict_video(
     'frame_rule': options.frame_rule,
     'face_backend': backend.name,
   }
+  meaning = calibration.not_calibrated(options.frame_rule)
+  if calibrated:
+    meaning = calibrated.said()
   kept, (outcome,) = prepared_video.prepare_video(
     video.absolute().parent,  # 12:30.mp4 by itself is a protocol to FFmpeg
     catalogue.Video(
@@ -123,6 +139,7 @@ def predict_video(
       clips=(),
       frames=(),
       provenance=provenance,
+      calibration=meaning,
     )
   (record,) = kept
   provenance['video'] = json.loads(record.provenance)
@@ -135,6 +152,9 @@ def predict_video(
   logit, score = aggregation.video_scores(
     outputs.logits, np.zeros(len(outputs.logits), int), 1
   )
+  probability = math.nan
+  if calibrated:
+    probability = float(calibrated.probability(logit)[0])
   return report.Prediction(
     video=str(video),
     status='ok',
@@ -145,6 +165,9 @@ def predict_video(
     clips=_clip_scores(record, outputs),
     frames=_frame_scores(record, outputs),
     provenance=provenance,
+    calibration=meaning,
+    probability=probability,
+    answer=calibrated.answer(float(logit[0])) if calibrated else '',
   )
 
 

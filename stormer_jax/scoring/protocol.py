@@ -121,6 +121,8 @@ class Protocol:
       score is known.
     failed_videos: 'exclude': a video without a score is counted and left out;
       'half': it scores 0.5.
+    calibration: (slope, intercept) that validation gave the mean logit, so
+      that a score is a probability; () for the sigmoid of the logit.
     threshold: Score from which a video is called fake.
     threshold_from: Where the threshold comes from.
     resample_by: What a resample draws: 'video', 'pair', 'identity', or 'auto':
@@ -148,6 +150,7 @@ class Protocol:
   level: str = 'video'
   aggregation: str = 'mean_logit'
   failed_videos: str = 'exclude'
+  calibration: tuple[float, ...] = ()
   threshold: float = 0.5
   threshold_from: str = 'given, not chosen on validation'
   resample_by: str = 'auto'
@@ -209,8 +212,9 @@ def from_saved(
     for name in MEASURING
     if name in (measuring or {})
   }
-  if 'conventions' in fields:
-    fields['conventions'] = tuple(fields['conventions'])
+  for name in ('conventions', 'calibration'):
+    if name in fields:
+      fields[name] = tuple(fields[name])
   return Protocol(**fields)
 
 
@@ -220,5 +224,5 @@ def _said(value: Any) -> str:
   if isinstance(value, bool):
     return 'yes' if value else 'no'
   if isinstance(value, tuple):
-    return ', '.join(value) or 'none'
+    return ', '.join(map(str, value)) or 'none'
   return str(value)

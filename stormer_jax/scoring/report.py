@@ -122,6 +122,9 @@ class Prediction:
   clips: tuple[ClipScore, ...]
   frames: tuple[FrameScore, ...]
   provenance: Mapping[str, Any]
+  calibration: str = ''  # where the probability comes from, or that none is
+  probability: float = math.nan  # of fake; nan without a calibration
+  answer: str = ''  # 'likely real' | 'uncertain' | 'likely fake'; '' likewise
 
 
 def measured(

@@ -464,7 +464,7 @@ def make_plots(study: Study) -> list[Plot]:
         curve = metrics.curve(labels, values)
         curves[scores.system] = (curve.fpr[0], curve.tpr[0])
       if not metrics.undefined('ece', labels, values):
-        bins[scores.system] = reliability_bins(labels, values)
+        bins[scores.system] = metrics.reliability(labels, values)
       made.append(
         Plot(
           _file_name('scores', dataset, scores.system),
@@ -501,18 +501,6 @@ def make_plots(study: Study) -> list[Plot]:
           )
         )
   return made
-
-
-def reliability_bins(
-  labels: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns mean score, share of fakes and number in each filled bin."""
-  place = np.maximum(np.ceil(scores * metrics.ECE_BINS), 1).astype(int)
-  count = np.bincount(place)
-  kept = count > 0
-  mean = np.bincount(place, weights=scores)[kept] / count[kept]
-  share = np.bincount(place, weights=labels)[kept] / count[kept]
-  return mean, share, count[kept]
 
 
 def figures_csv(rows: Iterable[measurement.Row]) -> str:

@@ -24,6 +24,7 @@ from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
 from stormer_jax import steps
 from stormer_jax.scoring import (
+  calibration,
   clip_scorer,
   evaluate,
   journal,
@@ -103,7 +104,9 @@ def _options(config, **changes):
   return evaluate.EvalConfig(**{**config.eval, **changes})
 
 
-def _score(detector, data_root, folder=None, skipped=(), **changes):
+def _score(
+  detector, data_root, folder=None, skipped=(), workdir=None, **changes
+):
   options = _options(detector.config, **changes)
   rule = options.rule
   return evaluate.score_dataset(
@@ -116,6 +119,7 @@ def _score(detector, data_root, folder=None, skipped=(), **changes):
     num_threads=2,
     journal_folder=folder,
     skipped=skipped,
+    workdir=workdir,
   )
 
 
@@ -439,6 +443,32 @@ def test_evaluate_writes_a_report_per_data_set(
   assert study.figures_csv(again.rows) == written
   for name in ('report.html', 'report.md', 'roc.csv'):
     assert (tmp_path / 'eval' / name).exists()
+
+
+def test_a_calibrated_run_is_measured_at_the_threshold_of_validation(
+  detector, data_root, tmp_path
+):
+  logits = np.linspace(-2, 3, 40)
+  made = calibration.calibrate(
+    logits,
+    np.r_[np.arange(20) > 15, np.arange(20) > 3].astype(int),
+    method='platt',
+    clusters=np.arange(40),
+    frame_rule='uniform',
+    weights=clip_scorer.weights_digest(detector),
+    fitted_on='faces:val',
+  )
+  calibration.save(tmp_path, made)
+  raw = _score(detector, data_root)
+  scores = _score(detector, data_root, workdir=tmp_path)
+  assert str(scores.rows) == str(raw.rows)  # as saved: no nan equals nan
+  assert scores.protocol.calibration == (made.slope, made.intercept)
+  assert scores.protocol.threshold == made.threshold
+  assert scores.protocol.threshold_from.endswith('faces:val')
+  assert scores.figures['auc'] == raw.figures['auc']
+  assert scores.figures['brier'] != raw.figures['brier']
+  given = _score(detector, data_root, workdir=tmp_path, calibrated=False)
+  assert given.protocol.threshold == 0.5 and not given.protocol.calibration
 
 
 def test_semantics_are_read_off_the_configuration(tiny_config):

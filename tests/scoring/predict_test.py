@@ -18,7 +18,13 @@ from data_pipeline.faces import embedded
 from data_pipeline.sources import catalogue
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
-from stormer_jax.scoring import clip_scorer, evaluate, predict, report
+from stormer_jax.scoring import (
+  calibration,
+  clip_scorer,
+  evaluate,
+  predict,
+  report,
+)
 
 
 class BrightFaces:
@@ -168,6 +174,39 @@ def test_the_answer_names_weights_libraries_and_file(detector, tmp_path):
   assert got['model']['num_frames'] == 4
   assert got['face_backend'] == 'bright'
   assert len(got['video']['source']['sha256']) == 64
+
+
+def test_an_answer_says_what_its_score_means_or_that_nobody_knows(
+  detector, tmp_path
+):
+  video = write_video(tmp_path / 'a.mp4', 12)
+  plain = _predict(detector, video)
+  assert plain.calibration.startswith('not calibrated for uniform frames')
+  assert np.isnan(plain.probability) and plain.answer == ''
+  made = calibration.Calibration(
+    method='platt',
+    slope=2.0,
+    intercept=5.0,
+    threshold=0.5,
+    at_fpr={'1': None},
+    uncertain=(0.2, 0.3),
+    frame_rule='uniform',
+    weights=clip_scorer.weights_digest(detector),
+    fitted_on='faces:val',
+    num_real=20,
+    num_fake=20,
+    ece_before=0.2,
+    ece_after=0.1,
+    brier_before=0.2,
+    brier_after=0.1,
+  )
+  options = evaluate.EvalConfig(**detector.config.eval)
+  answer = predict.predict_video(detector, video, options, BrightFaces(), made)
+  assert answer.score == plain.score
+  want = 1 / (1 + np.exp(-2 * plain.logit - 5))
+  assert answer.probability == pytest.approx(want) and want > 0.3
+  assert answer.answer == 'likely fake'
+  assert 'faces:val' in answer.calibration
 
 
 def test_a_video_without_a_face_gets_no_score(detector, tmp_path):
