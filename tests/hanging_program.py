@@ -2,9 +2,9 @@
 
 import threading
 
-from data_pipeline import records
+from data_pipeline import shards
 from stormer_jax import main
 
 if __name__ == '__main__':
-  records.Records.read = lambda *_: threading.Event().wait()
+  shards.ShardReader.read = lambda *_: threading.Event().wait()
   main.run()
