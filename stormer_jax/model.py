@@ -31,6 +31,7 @@ _LayerNorm = functools.partial(
 _CHOICES = {
   'stem': ('patch', 'efficientnet_lite0'),
   'stem_statistics': ('frozen', 'batch'),
+  'activation': ('gelu', 'quick_gelu', 'gelu_tanh'),
   'temporal_token': ('learned', 'first_clip'),
   'map_layout': ('thw', 'scrambled'),
   'dtype': ('float32', 'bfloat16'),
@@ -38,6 +39,11 @@ _CHOICES = {
   'remat': ('none', 'full', 'dots'),
 }
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'gelu': _gelu,
+  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # Hendrycks 2016, 2
+  'gelu_tanh': jax.nn.gelu,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +72,8 @@ class StormerConfig:
   batch_norm_groups: int = 1  # parts of a batch with statistics of their own
   stem: str = 'patch'  # | 'efficientnet_lite0', in front of the tokens
   stem_statistics: str = 'frozen'  # | 'batch', of the stem's BatchNorms
+  pre_norm: bool = False  # between embeddings and blocks, as in CLIP
+  activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -138,6 +146,8 @@ class Stormer(nnx.Module):
     self.position_embed = nnx.Param(
       0.02 * normal(rngs(), (1, 1 + num_patches, width))
     )
+    if config.pre_norm:
+      self.norm_pre = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
     self.time_embed = nnx.Param(jnp.zeros((1, config.num_frames + 1, width)))
     self.temporal_token = nnx.Param(1e-6 * normal(rngs(), (1, 1, width)))
     make_block = nnx.vmap(lambda rngs: SpaceTimeBlock(config, rngs=rngs))
@@ -210,9 +220,13 @@ class Stormer(nnx.Module):
     time = jnp.asarray(self.time_embed, config.dtype)
     patches = self.patch_embed(rearrange(clip, 'b t h w c -> (b t) h w c'))
     patches = patches + position[:, 1:]
+    if config.pre_norm:
+      patches = self.norm_pre(patches)
     patches = rearrange(patches, '(b t) n d -> b n t d', b=num_clips)
     patches = patches + time[:, None, :-1]
     token = jnp.asarray(self.class_token, config.dtype) + position[:, :1]
+    if config.pre_norm:
+      token = self.norm_pre(token)
     class_token = repeat(token, '1 1 d -> b d', b=num_clips)
     if config.temporal_token == 'learned':
       token = jnp.asarray(self.temporal_token, config.dtype) + time[:, -1:]
@@ -387,15 +401,16 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-  """Two layers with an exact GELU between them."""
+  """Two layers with a GELU between them."""
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, hidden = config.width, int(config.width * config.mlp_ratio)
+    self.activation = _ACTIVATIONS[config.activation]
     self.fc1 = _mae_linear(width, hidden, config.dtype, rngs)
     self.fc2 = _mae_linear(hidden, width, config.dtype, rngs)
 
   def __call__(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
-    return self.fc2(_gelu(self.fc1(x)))
+    return self.fc2(self.activation(self.fc1(x)))
 
 
 class SoftLabelHead(nnx.Module):

@@ -27,7 +27,7 @@ from stormer_jax.runs import (
   watchdog,
 )
 from stormer_jax.runs import workdir as workdir_lib
-from stormer_jax.weights import pretrained, stem_weights, weight_file
+from stormer_jax.weights import image_vit, stem_weights, weight_file
 
 BEST_METRICS = (
   'val/video_auc',
@@ -363,9 +363,10 @@ def _starting_weights(config, abstract, init_weights):
     )
     logging.info('stem from %s', config.pretrained_stem)
   if config.pretrained_vit:
-    params = pretrained.init_backbone_from_vit(
+    params = image_vit.init_backbone_from_vit(
       jax.device_get(params),
       weight_file.read_state_dict(config.pretrained_vit, config.weights_key),
+      config.pretrained_vit_pixels,
     )
     logging.info('backbone from %s', config.pretrained_vit)
   return params, stats

@@ -86,6 +86,20 @@ def test_one_export_for_two_platforms_holds_both_forms():
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_an_export_takes_any_number_of_images():
+  forward = functools.partial(depthwise.depthwise_conv, stride=2)
+  x, kernel, _ = arrays(8, 6, 4, 3, 2, num=5)
+  (num,) = export.symbolic_shape('b')
+  shapes = (
+    jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype),
+    jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
+  )
+  exported = export.export(jax.jit(forward), platforms=['cpu', 'tpu'])(*shapes)
+  np.testing.assert_allclose(
+    exported.call(x, kernel), forward(x, kernel), rtol=1e-6, atol=1e-6
+  )
+
+
 def test_the_kernels_gradient_is_added_up_in_float32():
   """2,048 products of 1 in bfloat16 alone would stop at 256."""
   x = jnp.ones((2, 32, 32, 1), jnp.bfloat16)

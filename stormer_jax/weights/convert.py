@@ -128,12 +128,13 @@ def _from_run(
 
 def _warn_of_semantics(config: config_dict.ConfigDict, as_file: bool) -> None:
   ours = {
-    name: config.model[name]
+    name: config.model.get(name, official)
     for name, official in (
       ('temporal_token', 'first_clip'),
       ('map_layout', 'scrambled'),
+      ('activation', 'gelu'),
     )
-    if config.model[name] != official
+    if config.model.get(name, official) != official
   }
   if as_file and ours:
     logging.warning(

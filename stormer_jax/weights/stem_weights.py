@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from stormer_jax import stem
+from stormer_jax.weights import placing
 from stormer_jax.weights.weight_names import Layout
 
 Tree = dict[Any, Any]  # nested, arrays at the leaves
@@ -78,7 +79,8 @@ def init_stem(
   if not is_timm and '_conv_stem.weight' not in state_dict:
     raise ValueError(
       'not an EfficientNet-Lite0 in the names of efficientnet-lite-pytorch or'
-      f' timm: _conv_stem.weight is missing. It has {_some(list(state_dict))}'
+      ' timm: _conv_stem.weight is missing. It has '
+      f'{placing.some(list(state_dict))}'
     )
   left = {
     name
@@ -110,7 +112,7 @@ def init_stem(
     for theirs, ours in _NORM:
       place(f'{layer.norm}.{theirs}', leaves[ours], None)
   problems = [
-    f'{what}: {_some(sorted(names))}'
+    f'{what}: {placing.some(sorted(names))}'
     for what, names in (
       ('missing', missing),
       ('unknown', list(left)),
@@ -183,8 +185,3 @@ def _find(tree: Tree, path: tuple[Any, ...]) -> Tree | None:
       return None
     tree = tree[key]
   return tree
-
-
-def _some(names: list[str]) -> str:
-  more = f' and {len(names) - 4} more' if len(names) > 4 else ''
-  return ', '.join(names[:4]) + more

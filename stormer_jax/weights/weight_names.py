@@ -121,9 +121,10 @@ _HEADS = (
 _STATS = ('mean', 'var', 'count')
 
 
-def vit_places(depth: int) -> list[Place]:
+def vit_places(depth: int, pre_norm: bool = False) -> list[Place]:
   """Lists every tensor of an image ViT that the backbone has too."""
-  return [*_VIT, *_stacked('', _VIT_BLOCK, depth)]
+  before = _norm('norm_pre', 'norm_pre') if pre_norm else []
+  return [*_VIT, *before, *_stacked('', _VIT_BLOCK, depth)]
 
 
 def official_places(depth: int) -> list[Place]:
