@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick_compile
+from random_detector import make_detector
 
 from configs import tiny
 from stormer_jax import losses, optimizer, sharding, steps
@@ -289,3 +290,49 @@ def test_a_batch_that_is_not_finite_changes_nothing_where_that_is_asked():
   state, (terms,) = run.advance(state, 1)
   assert np.isfinite(terms['total']) and terms['skipped'] == 1
   assert np.isfinite(jax.tree.leaves(state.params)[0]).all()
+
+
+def test_a_hybrid_steps_alike_on_one_device_and_on_eight():
+  """SAM, micro-batches, an average and statistics of the batch in the stem."""
+  config = tiny.get_config()
+  config.model.update(
+    stem='efficientnet_lite0', stem_statistics='batch', patch_size=4
+  )
+  config.model.update(image_size=16, depth=1, drop_path=0.0, head_dropout=0.0)
+  config.optimizer.update(freeze_epochs=0, ema_decay=0.5)
+  config.train.accumulate = 2
+  # On the host: steps are donated what they start from.
+  start = make_detector(config)
+  ends, terms = [], []
+  for mesh in ({'devices': jax.devices()[:1]}, {'fsdp': 2}):
+    run = Run(config, **mesh)
+    batch = make_batch(32)
+    batch['clip'] = batch['clip'][:, :, :16, :16]
+    run.batch = sharding.put_batch(batch, run.mesh)
+    state, values = run.advance(run._init(start.params, start.stats), 2)
+    ends.append(jax.device_get(state))
+    terms.append(values)
+  for ours, theirs in zip(*terms, strict=True):
+    np.testing.assert_allclose(ours['total'], theirs['total'], rtol=1e-4)
+    np.testing.assert_allclose(
+      ours['gradient_norm'], theirs['gradient_norm'], rtol=1e-2
+    )
+  stems, averages, stats = (
+    [tree['patch_embed']['stem'] for tree in trees]
+    for trees in (
+      [end.params for end in ends],
+      [end.ema for end in ends],
+      [end.stats for end in ends],
+    )
+  )
+  before = start.params['patch_embed']['stem']
+  for old, new, average in zip(
+    *map(jax.tree.leaves, (before, stems[0], averages[0])), strict=True
+  ):
+    assert np.any(old != new) and np.any(average != new)
+  for old, ours, theirs in zip(
+    *map(jax.tree.leaves, (start.stats['patch_embed']['stem'], *stats)),
+    strict=True,
+  ):
+    assert np.any(old != ours)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
