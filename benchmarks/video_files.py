@@ -383,7 +383,9 @@ def main() -> int:
       if args.all or f.verdict or (kind == 'intact' and f.state != 'ok'):
         print(
           f'{f.name[-44:]:<44} {f.state:<10} {f.ours:6} {f.theirs:6}'
-          f'  {f.time_error:8.4f}  {f.error:9.3f}  {f.verdict or "-"}  {f.said}'
+          f'  {f.time_error:8.4f}  {f.error:9.3f}  {f.verdict or "-"}'
+          f'  {f.said}',
+          flush=True,
         )
   for (kind, state), count in sorted(counts.items()):
     print(f'{kind:<8} {state:<10} {count}')

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import face_videos
+import made_videos
 import numpy as np
 import pytest
 
@@ -29,7 +30,11 @@ def run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path, int]:
   face_videos.write_face_video(root / 'train/real/face.mp4', 12)
   face_videos.write_face_video(root / 'val/fake/other.mp4', 9)
   face_videos.write_face_video(root / 'train/real/short.mp4', 2)
-  face_videos.write_numbered_video(root / 'train/real/bars.mp4', 6)
+  made_videos.write(
+    root / 'train/real/bars.mp4',
+    made_videos.numbered(range(6)),
+    adjust=lambda stream: stream.set_display_rotation(0, hflip=True),
+  )
   (root / 'train/real/text.mp4').write_text('no film')
   code = prepare.main(
     f'--root={root} --out={out} --dataset=mine --workers=1'.split()
@@ -50,6 +55,8 @@ def test_the_command_says_per_file_what_was_kept_and_why_not(run):
   assert len(report) == 10
   assert report['face', 'consecutive']['num_frames'] == '12'
   assert report['other', 'uniform']['label'] == 'fake'
+  assert report['face', 'uniform']['notes'] == ''
+  assert 'mirrored' in report['bars', 'uniform']['notes']
   reasons = {name: row['reason'] for (name, _), row in report.items()}
   assert reasons == {
     'face': '',
