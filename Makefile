@@ -3,6 +3,7 @@
 # make lint   ruff and mypy
 # make test-extras   sets up .venv-extras with the extras of pyproject.toml and
 #                    runs the tests that `make test` skips for want of them
+# make test-wheel    builds the wheel and tries it in a fresh environment
 # PYTHON=python3.13 chooses the interpreter, DATA=FOLDER your own videos.
 
 PYTHON ?= python3
@@ -16,6 +17,7 @@ VIDEOS := .demo/packages/.installed
 # Apart from .venv, so that `make test` runs with what a user has.
 EXTRAS       := .venv-extras
 EXTRAS_STAMP := $(EXTRAS)/.installed
+WHEEL        := .venv-wheel
 # One version, where pyproject.toml has a range: with the range pip takes the
 # newest build, gigabytes of CUDA, even beside a smaller one for CPUs alone.
 TORCH ?= torch==2.13.0
@@ -23,7 +25,7 @@ TORCH ?= torch==2.13.0
 # a new one needs no entry here.
 EXTRA_TESTS = $(shell grep -rl --include='*_test.py' importorskip tests)
 
-.PHONY: demo test test-slow test-extras lint clean
+.PHONY: demo test test-slow test-extras test-wheel lint clean
 
 demo: $(STAMP) $(VIDEOS)
 	$(BIN)/python -m stormer_jax.demo $(if $(DATA),--data='$(DATA)')
@@ -36,6 +38,16 @@ test-slow: $(STAMP) $(VIDEOS)
 
 test-extras: $(EXTRAS_STAMP) $(VIDEOS)
 	PYTHONPATH=tests $(EXTRAS)/bin/python -m pytest -p no_skips $(EXTRA_TESTS)
+
+test-wheel:
+	$(check_python)
+	rm -rf build $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip wheel --quiet --disable-pip-version-check \
+	  --no-deps --wheel-dir $(WHEEL)/dist .
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $(WHEEL)/dist/*.whl
+	$(WHEEL)/bin/python tests/wheel_check.py .
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -69,4 +81,4 @@ $(VIDEOS): $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(EXTRAS) .demo
+	rm -rf $(VENV) $(EXTRAS) $(WHEEL) .demo
