@@ -61,10 +61,12 @@ MODES = (
   *('convert', 'export', 'plan'),
 )
 _PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
+_WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
 _NEEDS = {
   'train': ('config', 'workdir', 'data_root'),
   'sweep': ('config',),  # and more, unless it only lists
   'evaluate': ('workdir', 'data_root'),
+  'calibrate': ('workdir', 'scores'),
   'predict': ('workdir', 'video'),
   'convert': ('source', 'destination'),
   'export': ('workdir', 'destination'),
@@ -171,7 +173,7 @@ def _dispatch(args: flags.FlagValues) -> None:
   if args.config is not None:
     ranges.check(args.config)
   _check_out(args.mode, args.out)
-  if args.mode not in ('plan', 'sweep', 'report'):  # these compute nothing
+  if args.mode not in _WITHOUT_DEVICES:
     _check_devices()
   if args.mode == 'train':
     train.train_and_evaluate(
@@ -186,7 +188,6 @@ def _dispatch(args: flags.FlagValues) -> None:
   elif args.mode == 'evaluate':
     evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
   elif args.mode == 'calibrate':
-    _require('workdir', 'scores')
     for made in calibration.calibrate_run(
       args.workdir, args.scores, args.calibration
     ):
