@@ -8,7 +8,6 @@ blending mask, boundary map, temporal target, cut-out patches; the soft label
 of the frame stands in the last one. Images and maps are in [0, 1], RGB.
 """
 
-import argparse
 import functools
 import pathlib
 import runpy
@@ -18,7 +17,7 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipeline import pipeline, records
+from data_pipeline import command_line, pipeline, records
 from data_pipeline.synthesis import blending
 
 _COLUMNS = ('real', 'pseudo-fake', 'mask', 'boundary', 'target', 'cutout')
@@ -30,13 +29,13 @@ _LOOPS = 6
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns the exit status."""
+  command_line.tolerate_encoding()
   arguments = _parse(argv)
   try:
     config = runpy.run_path(arguments.config)['get_config']()
     frames, landmarks = _read(arguments, config.model.num_frames)
-  except (FileNotFoundError, ValueError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+  except (OSError, ValueError) as error:
+    return command_line.fail(error)
   make = jax.jit(
     functools.partial(
       pipeline.make_pair,
@@ -176,7 +175,7 @@ def _read(arguments, num_frames):
 
 
 def _parse(argv):
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = command_line.Parser(description=__doc__.splitlines()[0])
   parser.add_argument('--records', required=True, help='DATA_ROOT/NAME/RULE')
   parser.add_argument('--out', required=True, help='picture, .png or .jpg')
   parser.add_argument('--video', help='looping video of the first pair, .mp4')
@@ -185,7 +184,15 @@ def _parse(argv):
   parser.add_argument('--num_pairs', type=int, default=4)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--cell', type=int, default=140, help='px a picture')
-  return parser.parse_args(argv)
+  arguments = parser.parse_args(argv)
+  for name, least in (('num_pairs', 1), ('seed', 0), ('cell', 8)):
+    if getattr(arguments, name) < least:
+      parser.error(f'--{name} is {getattr(arguments, name)}; at least {least}')
+  for name in ('out', 'video'):
+    place = getattr(arguments, name)
+    if place and pathlib.Path(place).is_dir():
+      parser.error(f'--{name}={place}: a folder; name a file')
+  return arguments
 
 
 if __name__ == '__main__':

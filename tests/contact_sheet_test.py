@@ -59,3 +59,21 @@ def test_missing_records_are_one_line_and_status_two(tmp_path, capsys):
   message = capsys.readouterr().err
   assert message.startswith('error: ') and 'nothing' in message
   assert not (tmp_path / 'sheet.png').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'says'),
+  [
+    (['--num_pairs=0'], '--num_pairs is 0; at least 1'),
+    (['--cell=0'], '--cell is 0'),
+    (['--seed=-1'], '--seed is -1'),
+    (['--out=.'], '--out=.: a folder; name a file'),
+    (['--nonsense'], 'unrecognized arguments'),
+  ],
+)
+def test_a_wrong_flag_is_one_line(capsys, flags, says):
+  with pytest.raises(SystemExit) as status:
+    contact_sheet.main(['--records=x', '--out=a.png', *flags])
+  assert status.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('error: ') and says in line
