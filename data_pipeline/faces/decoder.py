@@ -21,6 +21,9 @@ from av.sidedata import sidedata
 
 from data_pipeline.faces import container as container_lib
 
+# What libavcodec says of a picture that it hands out with holes filled in:
+# error_resilience, of most codecs that predict, and mjpegdec.
+_GUESSED = ('concealing', 'error y=')
 _MOST_READ_ERRORS = 16  # one after the other, then the file has ended
 
 
@@ -91,8 +94,9 @@ def decode_pictures(
       except av_error.FFmpegError as error:
         tally.errors.append(error.strerror or type(error).__name__)
         frames = []
-    # libavcodec's error_resilience says so, for every codec that conceals.
-    tally.num_concealed += any('concealing' in text for text in messages)
+    tally.num_concealed += any(
+      phrase in text for text in messages for phrase in _GUESSED
+    ) or any(frame.is_corrupt for frame in frames)
     aspects.note(packet)
     for frame in frames:
       ticks = getattr(frame, stamp)
