@@ -120,3 +120,9 @@ def test_the_readme_maps_every_module():
   readme = (ROOT / 'README.md').read_text()
   missing = [m for m in MODULES if m.rsplit('.', 1)[1] + '.py' not in readme]
   assert not missing
+
+
+def test_no_two_test_files_have_the_same_name():
+  """pytest takes the second for the first where folders are no packages."""
+  names = [path.name for path in (ROOT / 'tests').rglob('*_test.py')]
+  assert len(set(names)) == len(names)

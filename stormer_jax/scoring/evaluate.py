@@ -34,7 +34,7 @@ from stormer_jax.scoring import (
   aggregation,
   calibration,
   clip_scorer,
-  published,
+  published_figures,
   report,
   study,
 )
@@ -199,7 +199,7 @@ def measuring(options: EvalConfig) -> dict[str, Any]:
 def margin_of(options: EvalConfig, dataset: str) -> int:
   """Returns the margin of a data set that has none in its entry."""
   margins = dict(entry.split(':') for entry in options.margins)
-  return published.margin(
+  return published_figures.margin(
     dataset, {name: int(px) for name, px in margins.items()}, options.margin
   )
 

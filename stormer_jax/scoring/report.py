@@ -22,7 +22,7 @@ from stormer_jax.scoring import (
   bootstrap,
   measurement,
   metrics,
-  published,
+  published_figures,
   score_file,
 )
 from stormer_jax.scoring import protocol as protocol_lib
@@ -210,7 +210,7 @@ def table(scores: Scores) -> str:
 
 def _published(scores: Scores) -> list[str]:
   """The paper's AUC of the same data, if it has one."""
-  found = published.find(
+  found = published_figures.find(
     f'{scores.dataset}:{scores.split}', scores.protocol.trained_on
   )
   if found is None:

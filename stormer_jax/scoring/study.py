@@ -24,7 +24,7 @@ from stormer_jax.scoring import (
   measurement,
   metrics,
   plots,
-  published,
+  published_figures,
   score_file,
   tables,
 )
@@ -204,7 +204,7 @@ def _overview(study: Study) -> tables.Table:
 
 def _published(study: Study, dataset: str) -> str:
   for protocol in study.protocols:
-    found = published.find(dataset, protocol.trained_on)
+    found = published_figures.find(dataset, protocol.trained_on)
     if found:
       estimate = bootstrap.Estimate(found.auc, found.low, found.high)
       return f'{found.trained_on}: {tables.shown("auc", estimate)}'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from stormer_jax.scoring import evaluate, metrics, published
+from stormer_jax.scoring import evaluate, metrics, published_figures
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ from stormer_jax.scoring import evaluate, metrics, published
   ],
 )
 def test_a_published_auc_has_the_interval_of_its_test_set(dataset, auc, half):
-  found = published.find(dataset, 'ffpp_c23')
+  found = published_figures.find(dataset, 'ffpp_c23')
   assert found.auc == auc
   assert found.auc - found.low == pytest.approx(half, abs=5e-4)
 
 
 def test_training_on_uncompressed_videos_has_its_own_figures():
-  assert published.find('celebdf_v2', 'ffpp_c0').auc == 0.965
-  found = published.find('diffswap', 'ffpp_c0')
+  assert published_figures.find('celebdf_v2', 'ffpp_c0').auc == 0.965
+  found = published_figures.find('diffswap', 'ffpp_c0')
   assert found.auc == 0.977 and math.isnan(found.low)
 
 
@@ -35,7 +35,7 @@ def test_training_on_uncompressed_videos_has_its_own_figures():
   'dataset', ['demo:test', 'celebdf_v2:train', 'celebdf_v2-blur-3', '']
 )
 def test_other_data_have_no_published_figure(dataset):
-  assert published.find(dataset, 'ffpp_c23') is None
+  assert published_figures.find(dataset, 'ffpp_c23') is None
 
 
 def test_the_standard_error_is_that_of_samples_of_normals():
@@ -44,7 +44,7 @@ def test_the_standard_error_is_that_of_samples_of_normals():
   areas = [
     metrics.auc(labels, rng.normal(size=130) + labels) for _ in range(2000)
   ]
-  want = published.standard_error(0.76025, 50, 80)
+  want = published_figures.standard_error(0.76025, 50, 80)
   assert np.std(areas) == pytest.approx(want, rel=0.08)
 
 
