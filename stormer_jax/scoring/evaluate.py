@@ -406,6 +406,7 @@ def _rows(
 ) -> list[report.VideoScore]:
   """Makes one row per video, or two: itself and its pseudo-fake."""
   rows = []
+  originals = {video.pair for video in records.videos}
   for video, count, clip_logits in zip(
     records.videos, num_windows, logits, strict=True
   ):
@@ -440,10 +441,10 @@ def _rows(
           if count
           else f'too_short: face in {video.num_frames} frames; a clip needs '
           f'{num_frames}',
-          # Records of before these columns have none of them.
-          scenario=getattr(video, 'scenario', ''),
-          group=getattr(video, 'group', ''),
-          pair=getattr(video, 'pair', ''),
+          group=video.group,
+          # A real video belongs to the fakes that were made from it.
+          pair=video.pair
+          or (video.source_path if video.source_path in originals else ''),
         )
       )
   return rows

@@ -84,6 +84,24 @@ def detector(tiny_config):
   return make_detector(tiny_config)
 
 
+def test_a_real_video_is_resampled_with_the_fakes_made_from_it(
+  detector, tmp_path
+):
+  real, other = make_record('real', 8), make_record('other', 8)
+  fake = dataclasses.replace(
+    make_record('fake', 8, 1, 'swap'), pair=real.source_path, group='g'
+  )
+  record_writer.write_records(
+    tmp_path, 'faces', 'uniform', {'test': [real, other, fake]}
+  )
+  pairs = {row.video_id: row.pair for row in _score(detector, tmp_path).rows}
+  assert pairs == {
+    'real': real.source_path,
+    'other': '',
+    'fake': real.source_path,
+  }
+
+
 def test_dense_clips_of_another_length_are_refused(detector, tmp_path):
   video = dataclasses.replace(
     make_record('odd', 6), provenance='{"settings": {"clip_frames": 3}}'
