@@ -154,9 +154,10 @@ def test_the_base_comes_first_and_changes_nothing():
 
 def test_every_choice_of_a_word_is_an_entry_or_the_base():
   # What is said with a word in base.py and not tried here is how a run is
-  # carried out, not what it computes; and a stem is another model.
+  # carried out, not what it computes; a stem is another model, and weights
+  # from elsewhere bring their activation.
   carried_out = {'mode', 'dtype', 'attention', 'remat'}
-  carried_out |= {'stem', 'stem_statistics'}
+  carried_out |= {'stem', 'stem_statistics', 'activation'}
   runs = FIRST.values()
   for section, choices in (
     ('model', model._CHOICES),
