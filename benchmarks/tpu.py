@@ -29,8 +29,12 @@ _COLLECTIVES = (
   'all-to-all',
   'collective-permute',
 )
-# Hull parts of the largest hull type; smoothing loops over fewer frames.
-_PAIR_LOOPS = 8
+# "ENTRY" and the name, at the head of a computation.
+_COMPUTATION = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\{$')
+_CALLED = re.compile(
+  r'(?:body|condition|calls|to_apply|true_computation|false_computation)='
+  r'(%?[\w.-]+)|branch_computations=\{([^}]*)\}'
+)
 
 
 def main() -> None:
@@ -50,10 +54,10 @@ def main() -> None:
   mesh = plan.make_mesh(config, devices)
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   if arguments.what == 'pairs':
-    lowered, trips = _lower_pairs(config, mesh), _PAIR_LOOPS
+    lowered = _lower_pairs(config, mesh)
   else:
     state, batch, step = plan.training_step(config, mesh)
-    lowered, trips = step.lower(state, batch), config.model.depth
+    lowered = step.lower(state, batch)
   start = time.monotonic()
   program = lowered.compile()
   seconds = time.monotonic() - start
@@ -69,34 +73,77 @@ def main() -> None:
     if found.removesuffix('-start') in _COLLECTIVES
   )
   print(f'collectives       {dict(talk) or "none"}')
-  total, dearest = estimated_cycles(text, trips)
-  print(f'estimated cycles  {total / 1e6:8.1f} M (loops counted {trips} times)')
+  total, dearest = estimated_cycles(text)
+  print(f'estimated cycles  {total / 1e6:8.1f} M')
   for cycles, shape, name in dearest[: arguments.rows]:
     print(f'  {cycles / total:6.1%}  {shape:60}  {name}')
 
 
-def estimated_cycles(
-  text: str, trips: int
-) -> tuple[int, list[tuple[int, str, str]]]:
+def estimated_cycles(text: str) -> tuple[int, list[tuple[int, str, str]]]:
   """Adds up the cycles that the TPU compiler wrote beside its operations.
 
   Args:
     text: Of the compiled program.
-    trips: How often the body of every loop runs.
 
   Returns:
-    All cycles, and (cycles, shape, name) of each operation, most first.
+    All cycles, and (cycles, shape, name) of each operation, most first. What
+    stands in a loop counts as often as the loop runs.
   """
-  bodies = set(re.findall(r'body=%?([\w.-]+)', text))
-  times, found = 1, []
+  times = run_counts(text)
+  count, found = 0, []
   for line in text.splitlines():
-    if head := re.match(r'(?:ENTRY )?%?([\w.-]+) \(.*\{$', line):
-      times = trips if head[1] in bodies else 1
+    if head := _COMPUTATION.match(line):
+      count = times.get(head[2], 0)
     if cycles := re.search(r'"estimated_cycles":"(\d+)"', line):
       shape = line.split(' = ')[1].split('{')[0].lstrip('(')
       name = re.search(r'op_name="([^"]*)"', line)
-      found.append((times * int(cycles[1]), shape, name[1] if name else ''))
+      found.append((count * int(cycles[1]), shape, name[1] if name else ''))
   return sum(cycles for cycles, *_ in found), sorted(found, reverse=True)
+
+
+def run_counts(text: str) -> dict[str, int]:
+  """How often each computation of a compiled program runs.
+
+  A body or condition runs once a trip of its loop and so, in a nested loop, the
+  product of the trips. Every branch of a conditional counts as taken.
+
+  Raises:
+    ValueError: If the text does not say how many trips a loop has.
+  """
+  lines: dict[str, list[str]] = {}
+  entry = name = ''
+  for line in text.splitlines():
+    if head := _COMPUTATION.match(line):
+      name = head[2]
+      lines[name] = []
+      entry = name if head[1] else entry
+    elif name:
+      lines[name].append(line)
+  counts: dict[str, int] = collections.Counter()
+
+  def visit(name, count):
+    counts[name] += count
+    for line in lines[name]:
+      trips = 1
+      if ' while(' in line:
+        condition = re.search(r'condition=%?([\w.-]+)', line)
+        trips = _trips(line, lines[condition[1]] if condition else [])
+      names = ' '.join(' '.join(pair) for pair in _CALLED.findall(line))
+      for called in re.findall(r'[\w.-]+', names):
+        visit(called, count * trips)
+
+  visit(entry, 1)
+  return dict(counts)
+
+
+def _trips(loop: str, condition: list[str]) -> int:
+  """Trips of a loop: known, or the one number that its condition compares."""
+  if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop):
+    return int(known[1])
+  numbers = re.findall(r's32\[\]\S* constant\((\d+)\)', '\n'.join(condition))
+  if len(numbers) != 1:
+    raise ValueError(f'a loop of unknown length: {loop.strip()[:200]}')
+  return int(numbers[0])
 
 
 def _lower_pairs(
