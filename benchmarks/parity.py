@@ -26,6 +26,7 @@ import tempfile
 import textwrap
 from typing import Any
 
+from einops import pack, rearrange
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -94,15 +95,16 @@ class Ours:
     """Returns what each layer says in eval mode, by the twin's names."""
     detector = self.detector(params, stats)
     detector.eval()
-    found = {'embed': detector.embed(clip)}
-    tokens = found['embed']
+    tokens = detector.embed(clip)
+    found = {'embed': _sequence(tokens)}
     graphdef, stacked = nnx.split(detector.blocks)
     for i in range(detector.config.depth):
       block = nnx.merge(graphdef, jax.tree.map(lambda x, i=i: x[i], stacked))
       tokens, frame_class = block(tokens, jnp.zeros(()), None)
-      found[f'block {i}'] = tokens
+      frame_class = rearrange(frame_class, 't b d -> b t d')
+      found[f'block {i}'] = _sequence(tokens)
       found[f'block {i}, frame classes'] = frame_class
-    found['norm'] = detector.norm(tokens)
+    found['norm'] = detector.norm(found[f'block {i}'])
     found['frame class norm'] = detector.class_norm(frame_class)
     return found | self.outputs(params, stats, clip)
 
@@ -124,6 +126,13 @@ class Ours:
     return first, *optimizer.sam_gradients(
       loss_fn, params, stats, rho=0.05, batch_stats='first_pass'
     )
+
+
+def _sequence(tokens: model.Tokens) -> jax.Array:
+  """All tokens of a clip, [b, tokens, d], in the twin's order."""
+  patches = rearrange(tokens.patches, 't n b d -> b n t d')
+  parts = [tokens.class_token, patches, tokens.temporal_token]
+  return pack(parts, 'b * d')[0]
 
 
 def make_twin(semantics: str, sizes: dict = SIZES) -> torch_twin.TorchTwin:

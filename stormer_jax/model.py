@@ -4,10 +4,13 @@ Enters: clips [b, t, h, w, 3], float32, ImageNet-normalised. Leaves: `Outputs`,
 the real/fake logit of each clip, the soft-label logit of each frame and the
 vulnerability map of each frame (paper section 3, METHOD 6).
 
-A clip is one sequence of tokens, packed from a class token [b, d], n patches
-of t frames [b, n, t, d], and a temporal token [b, d] that sees every tube of t
-patches. Parameters of the blocks are stacked along a leading axis of length
-`depth`, however the blocks are run.
+A clip's tokens are n patches of t frames, a class token that sees every frame
+of n patches, and a temporal token that sees every tube of t patches. Patches
+are [t, n, b, d]: frames and places lie outermost and clips beside the width, so
+that cutting frames, joining a token to tubes or frames, and taking all tokens
+as rows of one product move nothing, on a TPU with its tiles of 8 x 128 too.
+Parameters of the blocks are stacked along a leading axis of length `depth`,
+however the blocks are run.
 """
 
 from collections.abc import Callable
@@ -19,15 +22,14 @@ from einops import pack, rearrange, repeat, unpack
 import flax
 from flax import nnx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
+import numpy as np
 
 from stormer_jax import stem
 
-# Variance in two passes: E[x^2] - E[x]^2 loses digits.
-_LayerNorm = functools.partial(
-  nnx.LayerNorm, epsilon=1e-6, use_fast_variance=False
-)
+_PRODUCT = 'product'  # with weights; what remat 'dots' keeps
 _CHOICES = {
   'stem': ('patch', 'efficientnet_lite0'),
   'stem_statistics': ('frozen', 'batch'),
@@ -37,12 +39,6 @@ _CHOICES = {
   'dtype': ('float32', 'bfloat16'),
   'attention': ('xla', 'cudnn'),
   'remat': ('none', 'full', 'dots'),
-}
-_gelu = functools.partial(jax.nn.gelu, approximate=False)
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  'gelu': _gelu,
-  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # Hendrycks 2016, 2
-  'gelu_tanh': jax.nn.gelu,
 }
 
 
@@ -129,6 +125,21 @@ class Outputs:
   vulnerability_map: Float[Array, 'b t gh gw']
 
 
+@flax.struct.dataclass
+class Tokens:
+  """All tokens of b clips: n patches of t frames and two that see them.
+
+  Attributes:
+    class_token: Sees each frame of patches.
+    patches: Row by row of the grid.
+    temporal_token: Sees each tube of patches.
+  """
+
+  class_token: Float[Array, 'b d']
+  patches: Float[Array, 't n b d']
+  temporal_token: Float[Array, 'b d']
+
+
 class Carried(nnx.Variable):
   """A tensor of the released weights that takes no part in the computation."""
 
@@ -202,18 +213,17 @@ class Stormer(nnx.Module):
       self.embed(clip),
       rngs.dropout() if drop_path and rngs is not None else None,
     )
-    _, patches, temporal_token = _unpack_tokens(self.norm(tokens), config)
     return Outputs(
-      logits=self.class_head(temporal_token)[:, 0],
+      logits=self.class_head(self.norm(tokens.temporal_token))[:, 0],
       soft_label_logits=self.soft_label_head(
-        self.class_norm(frame_classes), rngs
+        rearrange(self.class_norm(frame_classes), 't b d -> b t d'), rngs
       ),
-      vulnerability_map=self.map_head(patches),
+      vulnerability_map=self.map_head(
+        rearrange(self.norm(tokens.patches), 't n b d -> b n t d')
+      ),
     )
 
-  def embed(
-    self, clip: Float[Array, 'b t h w 3']
-  ) -> Float[Array, 'b tokens d']:
+  def embed(self, clip: Float[Array, 'b t h w 3']) -> Tokens:
     """Turns a clip into tokens that know their place and time."""
     config, num_clips = self.config, clip.shape[0]
     position = jnp.asarray(self.position_embed, config.dtype)
@@ -222,8 +232,8 @@ class Stormer(nnx.Module):
     patches = patches + position[:, 1:]
     if config.pre_norm:
       patches = self.norm_pre(patches)
-    patches = rearrange(patches, '(b t) n d -> b n t d', b=num_clips)
-    patches = patches + time[:, None, :-1]
+    patches = rearrange(patches, '(b t) n d -> t n b d', b=num_clips)
+    patches = patches + rearrange(time[0, :-1], 't d -> t 1 1 d')
     token = jnp.asarray(self.class_token, config.dtype) + position[:, :1]
     if config.pre_norm:
       token = self.norm_pre(token)
@@ -232,13 +242,13 @@ class Stormer(nnx.Module):
       token = jnp.asarray(self.temporal_token, config.dtype) + time[:, -1:]
       temporal_token = repeat(token, '1 1 d -> b d', b=num_clips)
     else:  # D4: row b of all (clip, patch) rows, in its first frame
-      rows = rearrange(patches[:, :, 0], 'b n d -> (b n) d')
+      rows = rearrange(patches[0], 'n b d -> (b n) d')
       temporal_token = rows[:num_clips]
-    return pack([class_token, patches, temporal_token], 'b * d')[0]
+    return Tokens(class_token, patches, temporal_token)
 
   def encode(
-    self, tokens: Float[Array, 'b tokens d'], key: Key[Array, ''] | None = None
-  ) -> tuple[Float[Array, 'b tokens d'], Float[Array, 'b t d']]:
+    self, tokens: Tokens, key: Key[Array, ''] | None = None
+  ) -> tuple[Tokens, Float[Array, 't b d']]:
     """Runs the blocks, by `lax.scan` or one after the other.
 
     Args:
@@ -265,14 +275,11 @@ class Stormer(nnx.Module):
       run_block = jax.checkpoint(
         run_block,
         prevent_cse=not config.scan_layers,
-        policy=policies.dots_with_no_batch_dims_saveable
+        policy=policies.save_only_these_names(_PRODUCT)
         if config.remat == 'dots'
         else None,
       )
-    frame_classes = jnp.zeros(
-      (tokens.shape[0], config.num_frames, config.width), tokens.dtype
-    )
-    carry = (tokens, frame_classes)
+    carry = (tokens, jnp.zeros_like(tokens.patches[:, 0]))
     if config.scan_layers:
       return jax.lax.scan(run_block, carry, layers)[0]
     # Unstacked, not indexed: the gradient is then one concatenation.
@@ -321,83 +328,188 @@ class SpaceTimeBlock(nnx.Module):
     # Choice: what an image ViT can initialise starts as MAE's does, temporal
     # attention as PyTorch's does, and adds nothing yet (METHOD 6.6).
     self.temporal_norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.temporal_attn = Attention(config, _torch_linear, rngs=rngs)
+    self.temporal_attn = Attention(
+      config, _attend_over_time, _torch_linear, rngs=rngs
+    )
     zeros = nnx.initializers.zeros
     self.temporal_fc = nnx.Linear(
       width, width, dtype=dtype, kernel_init=zeros, rngs=rngs
     )
     self.norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.attn = Attention(config, _mae_linear, rngs=rngs)
+    self.attn = Attention(config, _attend_over_space, _mae_linear, rngs=rngs)
     self.norm2 = _LayerNorm(width, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(config, rngs=rngs)
 
   def __call__(
     self,
-    tokens: Float[Array, 'b tokens d'],
+    tokens: Tokens,
     drop_rate: Float[Array, ''],
     key: Key[Array, ''] | None,
-  ) -> tuple[Float[Array, 'b tokens d'], Float[Array, 'b t d']]:
+  ) -> tuple[Tokens, Float[Array, 't b d']]:
     """Returns new tokens, and spatial attention's word to each class token."""
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-    class_token, patches, temporal_token = _unpack_tokens(tokens, self.config)
-    num_patches, num_frames = patches.shape[1:3]
+    class_token, patches = tokens.class_token, tokens.patches
+    temporal_token = tokens.temporal_token
+    num_frames, num_patches = patches.shape[:2]
 
     # Time: each tube of t patches, with the temporal token.
-    token = repeat(temporal_token, 'b d -> b n 1 d', n=num_patches)
-    tubes = jnp.concatenate([patches, token], axis=2)
+    token = repeat(temporal_token, 'b d -> 1 n b d', n=num_patches)
+    tubes = jnp.concatenate([patches, token], axis=0)
     change = self.temporal_attn(self.temporal_norm1(tubes))
     # Dropped rows still receive the bias of temporal_fc (D19).
-    change = self.temporal_fc(_drop_path(change, drop_rate, keys[0], rows=2))
-    patches = patches + change[:, :, :-1]
-    temporal_token = temporal_token + change[:, :, -1].mean(axis=1)
+    change = _drop_path(change, drop_rate, keys[0], row_axes=(2, 1))
+    change = checkpoint_name(self.temporal_fc(change), _PRODUCT)
+    patches = patches + change[:-1]
+    temporal_token = temporal_token + change[-1].mean(axis=0)
 
     # Space: each frame, with the class token.
-    token = repeat(class_token, 'b d -> b t 1 d', t=num_frames)
-    frames = rearrange(patches, 'b n t d -> b t n d')
-    frames = jnp.concatenate([token, frames], axis=2)
+    token = repeat(class_token, 'b d -> t 1 b d', t=num_frames)
+    frames = jnp.concatenate([token, patches], axis=1)
     change = self.attn(self.norm1(frames))
-    change = _drop_path(change, drop_rate, keys[1], rows=2)
-    frame_classes = change[:, :, 0]
-    class_token = class_token + frame_classes.mean(axis=1)
-    patches = patches + rearrange(change[:, :, 1:], 'b t n d -> b n t d')
+    change = _drop_path(change, drop_rate, keys[1], row_axes=(2, 0))
+    frame_classes = change[:, 0]
+    class_token = class_token + frame_classes.mean(axis=0)
+    patches = patches + change[:, 1:]
 
-    tokens, _ = pack([class_token, patches, temporal_token], 'b * d')
-    change = self.mlp(self.norm2(tokens))
-    tokens = tokens + _drop_path(change, drop_rate, keys[2], rows=1)
-    return tokens, frame_classes
+    # Token by token; a clip is dropped whole.
+    rows, shapes = pack([class_token, patches, temporal_token], '* b d')
+    change = self.mlp(self.norm2(rows))
+    rows = rows + _drop_path(change, drop_rate, keys[2], row_axes=(1,))
+    return Tokens(*unpack(rows, shapes, '* b d')), frame_classes
 
 
 class Attention(nnx.Module):
-  """Multi-head self-attention along s; softmax in float32."""
+  """Multi-head self-attention; `attend` says along which axis."""
 
   def __init__(
-    self, config: StormerConfig, linear: Callable, *, rngs: nnx.Rngs
+    self,
+    config: StormerConfig,
+    attend: Callable,
+    linear: Callable,
+    *,
+    rngs: nnx.Rngs,
   ):
     width, dtype = config.width, config.dtype
     self.num_heads, self.dtype = config.num_heads, dtype
-    self.implementation: Any = config.attention  # JAX wants a Literal
+    self.attend, self.implementation = attend, config.attention
     self.qkv = linear(width, 3 * width, dtype, rngs)
     self.proj = linear(width, width, dtype, rngs)
 
-  def __call__(self, x: Float[Array, 'b m s d']) -> Float[Array, 'b m s d']:
-    num_clips = x.shape[0]
-    # Heads become an axis of the weights, not of their product: devices that
-    # share a clip (mesh axis `tensor`) then exchange weights and no products.
-    kernel, bias = (
+  def __call__(self, x: Float[Array, 't n b d']) -> Float[Array, 't n b d']:
+    # Cut at heads: devices that share a clip (mesh axis `tensor`) then exchange
+    # weights and no products.
+    kernels, biases = (
       rearrange(
         jnp.asarray(p, self.dtype),
-        '... (qkv h k) -> ... qkv h k',
+        '... (qkv h k) -> qkv ... h k',
         qkv=3,
         h=self.num_heads,
       )
       for p in (self.qkv.kernel, self.qkv.bias)
     )
-    x = jnp.einsum('bmsd,dqhk->bmsqhk', x, kernel) + bias[None, None, None]
-    query, key, value = rearrange(x, 'b m s qkv h k -> qkv (b m) s h k')
-    x = jax.nn.dot_product_attention(
-      query, key, value, implementation=self.implementation
+    query, key, value = (
+      checkpoint_name(x @ rearrange(kernel, 'd h k -> d (h k)'), _PRODUCT)
+      + bias.reshape(1, 1, 1, -1)
+      for kernel, bias in zip(kernels, biases, strict=True)
     )
-    return self.proj(rearrange(x, '(b m) s h k -> b m s (h k)', b=num_clips))
+    x = self.attend(query, key, value, self.num_heads, self.implementation)
+    return checkpoint_name(self.proj(x), _PRODUCT)
+
+
+def _attend_over_space(
+  query: Float[Array, 't n b d'],
+  key: Float[Array, 't n b d'],
+  value: Float[Array, 't n b d'],
+  num_heads: int,
+  implementation: Any,  # JAX wants a Literal
+) -> Float[Array, 't n b d']:
+  """Mixes the n tokens of each frame of each clip; softmax in float32."""
+  x = jax.nn.dot_product_attention(
+    *(
+      rearrange(x, 't n b (h k) -> (t b) n h k', h=num_heads)
+      for x in (query, key, value)
+    ),
+    implementation=implementation,
+  )
+  return rearrange(x, '(t b) n h k -> t n b (h k)', t=query.shape[0])
+
+
+def _attend_over_time(
+  query: Float[Array, 't n b d'],
+  key: Float[Array, 't n b d'],
+  value: Float[Array, 't n b d'],
+  num_heads: int,
+  implementation: str,
+) -> Float[Array, 't n b d']:
+  """Mixes the t tokens of each tube of each clip; softmax in float32.
+
+  A tube is so short that products of t x k matrices fill a small part of a
+  TPU's tiles, and turning the operands around for them costs more than they do:
+  with its layers, attention over time took 12 of the 22 M cycles of a block,
+  forward and back, by the compiler (ViT-B, T = 4, 16 clips, v6e), where
+  `_attend_in_lanes` takes 1.5. On a CPU products with ones took 17 to 30 times
+  as long as the small products.
+
+  On the way back all is computed again from query, key and value, whatever
+  `remat` says.
+  """
+  del implementation  # cuDNN's has not been measured on sequences so short
+
+  def attend(*inputs):
+    return jax.lax.platform_dependent(
+      *inputs,
+      tpu=functools.partial(_attend_in_lanes, num_heads=num_heads),
+      default=functools.partial(_attend_in_batches, num_heads=num_heads),
+    )
+
+  kept = jax.custom_vjp(attend)
+  kept.defvjp(
+    lambda *inputs: (attend(*inputs), inputs),
+    lambda inputs, change: jax.vjp(attend, *inputs)[1](change),
+  )
+  return kept(query, key, value)
+
+
+def _attend_in_lanes(
+  query: Float[Array, 't n b d'],
+  key: Float[Array, 't n b d'],
+  value: Float[Array, 't n b d'],
+  num_heads: int,
+) -> Float[Array, 't n b d']:
+  """Leaves the heads side by side; all queries meet one frame at a time.
+
+  A product with ones and zeros adds up what belongs to a head, or spreads it.
+  """
+  size = query.shape[-1] // num_heads
+  head = jnp.repeat(jnp.eye(num_heads, dtype=query.dtype), size, axis=0)
+  logits = jnp.stack(
+    [
+      jnp.dot(query * frame, head, preferred_element_type=jnp.float32)
+      for frame in jnp.split(key, len(key))
+    ]
+  )
+  weights = jax.nn.softmax(logits * size**-0.5, axis=0).astype(query.dtype)
+  mixed = jnp.zeros_like(query)
+  for w, frame in zip(weights, jnp.split(value, len(value)), strict=True):
+    mixed += jnp.dot(w, head.T) * frame
+  return mixed
+
+
+def _attend_in_batches(
+  query: Float[Array, 't n b d'],
+  key: Float[Array, 't n b d'],
+  value: Float[Array, 't n b d'],
+  num_heads: int,
+) -> Float[Array, 't n b d']:
+  """A small product for each tube and head."""
+  x = jax.nn.dot_product_attention(
+    *(
+      rearrange(x, 't n b (h k) -> (n b) t h k', h=num_heads)
+      for x in (query, key, value)
+    ),
+    implementation='xla',
+  )
+  return rearrange(x, '(n b) t h k -> t n b (h k)', n=query.shape[1])
 
 
 class Mlp(nnx.Module):
@@ -409,8 +521,9 @@ class Mlp(nnx.Module):
     self.fc1 = _mae_linear(width, hidden, config.dtype, rngs)
     self.fc2 = _mae_linear(hidden, width, config.dtype, rngs)
 
-  def __call__(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s d']:
-    return self.fc2(self.activation(self.fc1(x)))
+  def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+    hidden = checkpoint_name(self.fc1(x), _PRODUCT)
+    return self.fc2(self.activation(hidden))
 
 
 class SoftLabelHead(nnx.Module):
@@ -512,31 +625,68 @@ class CarriedNorm(nnx.Module):
     self.bias = Carried(jnp.zeros(num_features))
 
 
-def _unpack_tokens(
-  tokens: Float[Array, 'b tokens d'], config: StormerConfig
-) -> tuple[Float[Array, 'b d'], Float[Array, 'b n t d'], Float[Array, 'b d']]:
-  """Splits a clip's sequence into class token, patches, temporal token."""
-  shape = (config.grid_size**2, config.num_frames)
-  class_token, patches, temporal_token = unpack(
-    tokens, [(), shape, ()], 'b * d'
-  )
-  return class_token, patches, temporal_token
+class _LayerNorm(nnx.LayerNorm):
+  """Keeps nothing but its input, and computes again, for the way back."""
+
+  def __init__(self, width: int, *, dtype: str, rngs: nnx.Rngs):
+    # Variance in two passes: E[x^2] - E[x]^2 loses digits.
+    super().__init__(
+      width, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs
+    )
+
+  def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+    normalise = functools.partial(super().__call__, mask=mask)
+    return jax.checkpoint(normalise, prevent_cse=False)(x)
+
+
+@jax.custom_jvp
+def _gelu(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  """The exact GELU, by erf and in float32.
+
+  `jax.nn.gelu` takes erfc, which costs a TPU as much as the products around it,
+  and keeps several arrays for the way back; this keeps the slope, as x is.
+  """
+  y = x.astype(jnp.float32)
+  return (y * _normal_cdf(y)).astype(x.dtype)
+
+
+@_gelu.defjvp
+def _gelu_jvp(primals, tangents):
+  (x,), (change,) = primals, tangents
+  y = x.astype(jnp.float32)
+  cdf = _normal_cdf(y)
+  slope = cdf + y * jnp.exp(-0.5 * y**2) * (2 * jnp.pi) ** -0.5
+  return (y * cdf).astype(x.dtype), slope.astype(x.dtype) * change
+
+
+def _normal_cdf(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  return 0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'gelu': _gelu,
+  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),  # Hendrycks 2016, 2
+  'gelu_tanh': jax.nn.gelu,
+}
 
 
 def _drop_path(
   x: Float[Array, '*b d'],
   rate: Float[Array, ''],
   key: Key[Array, ''] | None,
-  rows: int,
+  row_axes: tuple[int, ...],
 ) -> Float[Array, '*b d']:
   """Zeroes whole rows with probability `rate`; the others grow to match.
 
-  A row is one index into the first `rows` axes (METHOD 6.3).
+  A row is one index into the axes `row_axes` (METHOD 6.3), drawn in their
+  order, so that a seed means the same however tokens are laid out.
   """
   if key is None:
     return x
-  shape = x.shape[:rows] + (1,) * (x.ndim - rows)
-  kept = jax.random.bernoulli(key, 1 - rate, shape)
+  shape = [size if i in row_axes else 1 for i, size in enumerate(x.shape)]
+  drawn = [x.shape[i] for i in row_axes]
+  kept = jax.random.bernoulli(key, 1 - rate, drawn)
+  kept = kept.transpose(np.argsort(row_axes)).reshape(shape)
   return jnp.where(kept, x / (1 - rate).astype(x.dtype), 0)
 
 

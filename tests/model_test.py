@@ -226,6 +226,34 @@ def test_a_view_for_evaluation_equals_eval_mode():
   assert not detector.map_head.norm2.use_running_average
 
 
+def test_attention_over_time_is_the_same_on_a_tpu_and_elsewhere():
+  """Its two forms, and their gradients, run on one device."""
+  random = np.random.default_rng(0)
+  inputs = jnp.asarray(random.normal(size=(3, 4, 7, 2, 24)), jnp.float32)
+
+  def both(attend):
+    outputs, back = jax.vjp(functools.partial(attend, num_heads=3), *inputs)
+    return outputs, back(jnp.cos(outputs))
+
+  with jax.default_matmul_precision('highest'):
+    _assert_close(
+      jax.jit(both, static_argnums=0)(model._attend_in_lanes),
+      jax.jit(both, static_argnums=0)(model._attend_in_batches),
+    )
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_gelu_and_its_slope_are_exact(dtype):
+  x = jnp.linspace(-6, 6, 200, dtype=dtype)
+  ours, slope = jax.jvp(model._gelu, (x,), (jnp.ones_like(x),))
+  exact = jax.nn.gelu(x.astype(jnp.float32), approximate=False)
+  exact_slope = jax.vmap(
+    jax.grad(functools.partial(jax.nn.gelu, approximate=False))
+  )(x.astype(jnp.float32))
+  limit = 1e-6 if dtype == 'float32' else 2**-8
+  _assert_close((ours, slope), (exact, exact_slope), limit, limit)
+
+
 def _block(**changes):
   """One block whose temporal projection is only a bias of ones."""
   block = model.SpaceTimeBlock(_config(**changes), rngs=nnx.Rngs(0))
@@ -234,24 +262,30 @@ def _block(**changes):
 
 
 def test_dropped_tubes_still_receive_the_bias_of_temporal_fc():
-  block, tokens = _block(), jnp.zeros((2, 2 + 9 * 3, 16))
-  tokens, frame_classes = block(tokens, jnp.array(0.9999999), jax.random.key(0))
-  assert not tokens[:, 0].any()  # no path to the class token is left
-  assert (tokens[:, 1:] == 1).all()  # patches and temporal token
+  token = jnp.zeros((2, 16))
+  tokens, frame_classes = _block()(
+    model.Tokens(token, jnp.zeros((3, 9, 2, 16)), token),
+    jnp.array(0.9999999),
+    jax.random.key(0),
+  )
+  assert not tokens.class_token.any()  # no path to it is left
+  assert (tokens.patches == 1).all() and (tokens.temporal_token == 1).all()
   assert not frame_classes.any()
 
 
 def test_drop_path_drops_tubes_and_frames_and_clips():
   x = jnp.ones((40, 50, 3, 4))
-  for rows in (1, 2):
+  for rows in ((0,), (0, 1), (1, 0), (2, 1)):
     y = model._drop_path(x, jnp.array(0.25), jax.random.key(0), rows)
-    flat = y.reshape(np.prod(x.shape[:rows]), -1)
+    # Rows first, then what a row holds.
+    y = jnp.moveaxis(y, rows, range(len(rows)))
+    flat = y.reshape(np.prod(y.shape[: len(rows)]), -1)
     kept = flat[:, 0] > 0
     np.testing.assert_allclose(
       flat, np.where(kept, 4 / 3, 0)[:, None] + 0 * flat
     )
     assert abs(kept.mean() - 0.75) < 4 * np.sqrt(0.1875 / kept.size)
-  assert model._drop_path(x, jnp.array(0.25), None, 2) is x
+  assert model._drop_path(x, jnp.array(0.25), None, (0, 1)) is x
 
 
 def test_drop_path_grows_from_none_in_the_first_block():

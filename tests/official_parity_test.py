@@ -8,7 +8,7 @@ what the arrays are. All in float32 under the highest matmul precision.
 
 import functools
 
-from einops import rearrange
+from einops import pack, rearrange
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,13 @@ def _relative(ours, theirs):
   return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
+def _sequence(tokens):
+  """All tokens of a clip in the original's order, tube by tube."""
+  patches = rearrange(tokens.patches, 't n b d -> b n t d')
+  parts = [tokens.class_token, patches, tokens.temporal_token]
+  return pack(parts, 'b * d')[0]
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _intermediates(fields, variant, params, stats, clip):
   """Everything between the clip and the outputs, by the original's names."""
@@ -100,14 +107,16 @@ def _intermediates(fields, variant, params, stats, clip):
   config, found = detector.config, {}
   frames = rearrange(clip, 'b t h w c -> (b t) h w c')
   found['patch_embed'] = detector.patch_embed(frames)
-  found['tokens_in'] = tokens = detector.embed(clip)
+  tokens = detector.embed(clip)
+  found['tokens_in'] = _sequence(tokens)
   graphdef, stacked = nnx.split(detector.blocks)
 
   def run_block(tokens, block):
     tokens, frame_classes = nnx.merge(graphdef, block)(
       tokens, jnp.zeros(()), None
     )
-    return tokens, (tokens, frame_classes)
+    frame_classes = rearrange(frame_classes, 't b d -> b t d')
+    return tokens, (_sequence(tokens), frame_classes)
 
   _, (all_tokens, all_classes) = jax.lax.scan(run_block, tokens, stacked)
   for i in range(config.depth):
