@@ -60,6 +60,9 @@ def get_sweep() -> list[tuple[str, dict[str, Any], tuple[int, ...]]]:
       'model.temporal_token': 'first_clip',
       'model.map_layout': 'scrambled',
     },
+    # Attention of a block; divided in the base.
+    'attention_joint': {'model.space_time': 'joint'},
+    'attention_in_space': {'model.space_time': 'space'},
     # Frames of a clip; 4 in the base. One frame does not change, so its map is
     # flat; plain SBI (Shiohara and Yamasaki 2022) has neither map, soft labels
     # nor cutout, and scales nothing in time.

@@ -141,6 +141,11 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   model.temporal_token = (  # 'learned' | 'first_clip' (D4)
     'first_clip' if official else 'learned'
   )
+  # Attention of a block: 'divided' in time and space (the paper), 'joint' over
+  # all patches of a clip, or 'space', within frames alone. Without attention
+  # in time the temporal token sees what the class token sees. Bertasius et al.
+  # 2021, arXiv 2102.05095, section 3.
+  model.space_time = 'divided'
   model.map_layout = (  # 'thw' | 'scrambled': tokens into the map head (D2)
     'scrambled' if official else 'thw'
   )

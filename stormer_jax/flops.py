@@ -90,12 +90,20 @@ def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   width, time = config.width, config.num_frames
   patches = config.grid_size**2
   tubes = patches * (time + 1)  # tokens of temporal attention
-  frames = time * (patches + 1)  # tokens of spatial attention
   tokens = patches * time + 2
+  # Tokens that attend to each other in space, and how often.
+  together, times = {
+    'divided': (patches + 1, time),
+    'space': (patches + 2, time),
+    'joint': (tokens, 1),
+  }[config.space_time]
   # Multiply-adds; an attention over s tokens has 2 s of `width` a token.
+  temporal = 0
+  if config.space_time == 'divided':  # qkv, proj, temporal_fc
+    temporal = tubes * (5 * width**2 + 2 * (time + 1) * width)
   block = (
-    tubes * (5 * width**2 + 2 * (time + 1) * width)  # qkv, proj, temporal_fc
-    + frames * (4 * width**2 + 2 * (patches + 1) * width)  # qkv, proj
+    temporal
+    + times * together * (4 * width**2 + 2 * together * width)  # qkv, proj
     + tokens * 2 * width * int(width * config.mlp_ratio)
   )
   quarter = width // 4

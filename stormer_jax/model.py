@@ -35,6 +35,7 @@ _CHOICES = {
   'stem_statistics': ('frozen', 'batch'),
   'activation': ('gelu', 'quick_gelu', 'gelu_tanh'),
   'temporal_token': ('learned', 'first_clip'),
+  'space_time': ('divided', 'joint', 'space'),
   'map_layout': ('thw', 'scrambled'),
   'dtype': ('float32', 'bfloat16'),
   'attention': ('xla', 'cudnn'),
@@ -70,6 +71,7 @@ class StormerConfig:
   stem_statistics: str = 'frozen'  # | 'batch', of the stem's BatchNorms
   pre_norm: bool = False  # between embeddings and blocks, as in CLIP
   activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
+  space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -320,21 +322,27 @@ class PatchEmbed(nnx.Module):
 
 
 class SpaceTimeBlock(nnx.Module):
-  """Divided attention, first over time, then over space, then an MLP."""
+  """Divided attention, first over time, then over space, then an MLP.
+
+  With `space_time` 'space' there is no attention over time, and with 'joint'
+  the patches of all frames attend to each other; the temporal token then
+  stands beside the class token.
+  """
 
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, dtype = config.width, config.dtype
     self.config = config
     # Choice: what an image ViT can initialise starts as MAE's does, temporal
     # attention as PyTorch's does, and adds nothing yet (METHOD 6.6).
-    self.temporal_norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.temporal_attn = Attention(
-      config, _attend_over_time, _torch_linear, rngs=rngs
-    )
-    zeros = nnx.initializers.zeros
-    self.temporal_fc = nnx.Linear(
-      width, width, dtype=dtype, kernel_init=zeros, rngs=rngs
-    )
+    if config.space_time == 'divided':
+      self.temporal_norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
+      self.temporal_attn = Attention(
+        config, _attend_over_time, _torch_linear, rngs=rngs
+      )
+      zeros = nnx.initializers.zeros
+      self.temporal_fc = nnx.Linear(
+        width, width, dtype=dtype, kernel_init=zeros, rngs=rngs
+      )
     self.norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
     self.attn = Attention(config, _attend_over_space, _mae_linear, rngs=rngs)
     self.norm2 = _LayerNorm(width, dtype=dtype, rngs=rngs)
@@ -350,26 +358,39 @@ class SpaceTimeBlock(nnx.Module):
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
     class_token, patches = tokens.class_token, tokens.patches
     temporal_token = tokens.temporal_token
-    num_frames, num_patches = patches.shape[:2]
+    num_patches, space_time = patches.shape[1], self.config.space_time
 
     # Time: each tube of t patches, with the temporal token.
-    token = repeat(temporal_token, 'b d -> 1 n b d', n=num_patches)
-    tubes = jnp.concatenate([patches, token], axis=0)
-    change = self.temporal_attn(self.temporal_norm1(tubes))
-    # Dropped rows still receive the bias of temporal_fc (D19).
-    change = _drop_path(change, drop_rate, keys[0], row_axes=(2, 1))
-    change = checkpoint_name(self.temporal_fc(change), _PRODUCT)
-    patches = patches + change[:-1]
-    temporal_token = temporal_token + change[-1].mean(axis=0)
+    if space_time == 'divided':
+      token = repeat(temporal_token, 'b d -> 1 n b d', n=num_patches)
+      tubes = jnp.concatenate([patches, token], axis=0)
+      change = self.temporal_attn(self.temporal_norm1(tubes))
+      # Dropped rows still receive the bias of temporal_fc (D19).
+      change = _drop_path(change, drop_rate, keys[0], row_axes=(2, 1))
+      change = checkpoint_name(self.temporal_fc(change), _PRODUCT)
+      patches = patches + change[:-1]
+      temporal_token = temporal_token + change[-1].mean(axis=0)
 
-    # Space: each frame, with the class token.
-    token = repeat(class_token, 'b d -> t 1 b d', t=num_frames)
-    frames = jnp.concatenate([token, patches], axis=1)
+    # Space: each frame, with the class token; or all frames as one.
+    frames, seeing = patches, [class_token]
+    if space_time != 'divided':
+      seeing = [class_token, temporal_token]
+    if space_time == 'joint':
+      frames = rearrange(patches, 't n b d -> 1 (t n) b d')
+    tokens_of = [repeat(x, 'b d -> f 1 b d', f=len(frames)) for x in seeing]
+    frames = jnp.concatenate([*tokens_of, frames], axis=1)
     change = self.attn(self.norm1(frames))
     change = _drop_path(change, drop_rate, keys[1], row_axes=(2, 0))
-    frame_classes = change[:, 0]
-    class_token = class_token + frame_classes.mean(axis=0)
-    patches = patches + change[:, 1:]
+    said, change = change[:, : len(seeing)], change[:, len(seeing) :]
+    change = change.reshape(patches.shape)
+    frame_classes = said[:, 0]
+    if space_time == 'joint':
+      # Choice: no word of it is of one frame, but those to the frame's patches.
+      frame_classes = change.mean(axis=1)
+    class_token = class_token + said[:, 0].mean(axis=0)
+    if space_time != 'divided':
+      temporal_token = temporal_token + said[:, 1].mean(axis=0)
+    patches = patches + change
 
     # Token by token; a clip is dropped whole.
     rows, shapes = pack([class_token, patches, temporal_token], '* b d')

@@ -22,6 +22,8 @@ def test_the_base_model_needs_the_published_multiply_adds():
   [
     {},
     {'num_frames': 8, 'depth': 1},
+    {'space_time': 'joint'},
+    {'space_time': 'space'},
     {'patch_size': 8, 'mlp_ratio': 2.0},
     {'stem': 'efficientnet_lite0', 'patch_size': 8, 'depth': 1},
   ],

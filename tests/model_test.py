@@ -96,6 +96,8 @@ def _assert_close(a, b, rtol=1e-5, atol=1e-5):
     {'image_size': 5, 'patch_size': 5, 'num_frames': 7, 'map_layout': 'thw'},
     {'image_size': 12, 'patch_size': 2, 'width': 12, 'num_heads': 3},
     {'mlp_ratio': 0.5, 'map_layout': 'scrambled', 'depth': 3},
+    {'space_time': 'joint', 'drop_path': 0.0},
+    {'space_time': 'space', 'num_frames': 2},
   ],
   ids=str,
 )
@@ -109,6 +111,35 @@ def test_any_geometry_gives_outputs_of_its_size(geometry):
   assert outputs.vulnerability_map.shape == (3, t, grid, grid)
   for output in jax.tree.leaves(outputs):
     assert output.dtype == jnp.float32 and jnp.isfinite(output).all()
+
+
+@pytest.mark.parametrize('space_time', ['divided', 'joint', 'space'])
+def test_attention_in_time_is_what_lets_frames_see_each_other(space_time):
+  config = _config(space_time=space_time, depth=1)
+  clip = _clips(config)
+
+  @jax.jit
+  def patches_of(clip):
+    detector = nnx.merge(*_parts(config), copy=True)
+    return detector.encode(detector.embed(clip))[0].patches
+
+  moved = patches_of(clip.at[:, 0].add(1.0)) - patches_of(clip)
+  seen = jnp.abs(moved).max(axis=(1, 2, 3)) > 1e-4
+  assert seen.tolist() == [True] + [space_time != 'space'] * 2
+
+
+@pytest.mark.parametrize('space_time', ['joint', 'space'])
+def test_the_temporal_token_sees_every_frame_without_divided_attention(
+  space_time,
+):
+  config = _config(space_time=space_time)
+  clip = _clips(config)
+  logits = _outputs(config, clip).logits
+  for t in range(config.num_frames):
+    moved = _outputs(config, clip.at[:, t].add(1.0)).logits
+    assert jnp.all(jnp.abs(moved - logits) > 1e-4)
+  soft = _outputs(config, clip).soft_label_logits
+  assert jnp.ptp(soft, axis=1).min() > 1e-4  # each frame has a word of its own
 
 
 def test_a_clip_does_not_depend_on_its_batch_mates():

@@ -64,6 +64,12 @@ def convert(
         f'{source}: a hybrid (model.stem={config.model.stem}), for whose stem'
         ' the released model has no place; it converts to a folder alone'
       )
+    attention = config.model.get('space_time', 'divided')
+    if as_file and attention != 'divided':
+      raise ValueError(
+        f'{source}: has {attention} attention (model.space_time), the released'
+        ' model divided attention; it converts to a folder alone'
+      )
     _warn_of_semantics(config, as_file)
   else:
     if config is None and not as_file:
@@ -74,7 +80,7 @@ def convert(
     values, params, stats = _from_file(source, heads, key)
     if config is not None:
       config = config_dict.ConfigDict(config.to_dict())
-      config.model.update(values, stem='patch')
+      config.model.update(values, stem='patch', space_time='divided')
   count = sum(x.size for x in jax.tree.leaves(params))
   if suffix == '.safetensors':
     # 'format' is what HuggingFace's readers look for.
