@@ -369,14 +369,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if args.workers < 1:
       raise ValueError(f'--workers is {args.workers}; at least 1')
-    findings = check(args.source, root)
+    facts = None
     if args.deep:
       tree = tree_lib.read_tree(root)
       listed = published.source(args.source).list_videos(tree)
       there, empty = _on_disk(tree, listed)
       paths = sorted(there - set(empty))
       facts = look_into(root, paths, args.workers, console)
-      findings = check(args.source, root, facts)
+    findings = check(args.source, root, facts)
     if args.json:
       pathlib.Path(args.json).write_text(
         json.dumps(dataclasses.asdict(findings), indent=1) + '\n'
