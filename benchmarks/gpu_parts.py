@@ -9,6 +9,7 @@ part does not need shall not end it.
 """
 
 import argparse
+import collections
 from collections.abc import Iterator
 import dataclasses
 import importlib.metadata
@@ -117,6 +118,29 @@ def whole(arguments: argparse.Namespace) -> Iterator[Row]:
   what = (step.STEP, step.BOTH, step.SCORE)
   for row in step.measure(config, 1, repeats, what):
     yield _of_step(row)
+
+
+def profile(arguments: argparse.Namespace) -> Iterator[Row]:
+  """Kernels of the SAM step, grouped by name, by their share of its time."""
+  import jax
+
+  from benchmarks import step
+
+  config = _config(arguments, pairs=2 if arguments.small else arguments.pairs)
+  folder = arguments.folder / 'profile'
+  with jax.profiler.trace(folder):
+    for row in step.measure(config, 1, 3, (step.STEP,)):
+      yield _of_step(row)
+  times = collections.Counter()
+  for path in folder.rglob('*.xplane.pb'):
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+      for line in plane.lines if plane.name.startswith('/device:GPU') else ():
+        if line.name.startswith('Stream'):
+          for event in line.events:
+            times[re.sub(r'[_.]?\d+', '', event.name)] += event.duration_ns
+  for name, duration in times.most_common(24):
+    share = duration / times.total()
+    yield {'what': 'kernel', 'name': name[:90], 'share': round(share, 4)}
 
 
 def reference(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -280,7 +304,7 @@ def train(arguments: argparse.Namespace) -> Iterator[Row]:
 PARTS = {
   function.__name__: function
   for function in (
-    *(machine, blending, growth, whole),
+    *(machine, blending, growth, whole, profile),
     *(agreement, reference, resume, train),
   )
 }
@@ -410,7 +434,7 @@ def _parse():
   parser.add_argument('--small', action='store_true')
   parser.add_argument('--attention', default='xla')
   parser.add_argument('--remat', default='none')
-  parser.add_argument('--pairs', type=int, default=8)
+  parser.add_argument('--pairs', type=int, default=16)
   return parser.parse_args()
 
 

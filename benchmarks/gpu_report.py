@@ -65,7 +65,7 @@ def _growth(attention: str, remat: str, limit: float) -> Part:
   )
 
 
-# The options of the second last are those of the fastest step found before.
+# The step of 'whole' and 'profile' is the fastest that 'growth' found.
 PARTS = (
   Part('Versions, card, driver', ('machine',), 40, 0),
   Part('Blending', ('blending',), 80, 50),
@@ -74,6 +74,7 @@ PARTS = (
   _growth('xla', 'dots', 80),
   _growth('cudnn', 'dots', 80),
   Part('Step, blending included; scoring', ('whole',), 80, 60),
+  Part('Kernels of the step', ('profile',), 60, 25),
   Part('Agreement with the CPU', ('agreement',), 90, 50),
   Part('A training, killed and resumed', ('resume',), 80, 60),
 )
@@ -123,7 +124,7 @@ def main() -> int:
       else:
         command = [*part.command, f'--folder={folder}']
         command += ['--small'] if arguments.small else []
-        if part.command == ('whole',):
+        if part.command in (('whole',), ('profile',)):
           command += fastest(outcomes)
         outcome = run_part(command, limit, environment)
         outcome.title = part.title
