@@ -87,11 +87,29 @@ def machine(arguments: argparse.Namespace) -> Iterator[Row]:
   }
 
 
+def compile_only(arguments: argparse.Namespace) -> Iterator[Row]:
+  """Compiles the programs of one size, and runs none of them."""
+  from benchmarks import step
+
+  config = _config(arguments, pairs=arguments.pairs)
+  for what in step.PAIRS, step.STEP, step.SCORE:
+    if what in arguments.what:
+      for row in step.measure(config, 1, 0, (what,)):
+        yield {
+          'what': f'compiled: {what}',
+          'pairs': row.pairs,
+          'attention': row.attention,
+          'remat': row.remat,
+          'compile_seconds': row.compile_seconds,
+          'temporary_bytes': row.temporary_bytes,
+        }
+
+
 def blending(arguments: argparse.Namespace) -> Iterator[Row]:
   """Pairs a second of the blending alone."""
   from benchmarks import step
 
-  for pairs in (2,) if arguments.small else (64, 16):
+  for pairs in sizes(arguments.small):
     config = _config(arguments, pairs=pairs)
     repeats = 3 if arguments.small else 20
     for row in step.measure(config, 1, repeats, (step.PAIRS,)):
@@ -102,9 +120,9 @@ def growth(arguments: argparse.Namespace) -> Iterator[Row]:
   """The SAM step, its batch doubled until memory is full."""
   from benchmarks import step
 
-  config = _config(arguments, pairs=2 if arguments.small else arguments.pairs)
+  least, *_, most = sizes(arguments.small)
+  config = _config(arguments, pairs=least)
   repeats = 2 if arguments.small else 8
-  most = 4 if arguments.small else None
   for row in step.grow(config, 1, repeats, (step.STEP,), most=most):
     yield _of_step(row)
 
@@ -301,10 +319,18 @@ def train(arguments: argparse.Namespace) -> Iterator[Row]:
   yield {'what': 'trained'} | figures
 
 
+def sizes(small: bool) -> tuple[int, ...]:
+  """Pairs of the batches that are measured, each twice the one before.
+
+  Choice: a size that fills the chip, and one that fits 80 GiB with remat.
+  """
+  return (2, 4) if small else (32, 64)
+
+
 PARTS = {
   function.__name__: function
   for function in (
-    *(machine, blending, growth, whole, profile),
+    *(machine, compile_only, blending, growth, whole, profile),
     *(agreement, reference, resume, train),
   )
 }
@@ -434,7 +460,8 @@ def _parse():
   parser.add_argument('--small', action='store_true')
   parser.add_argument('--attention', default='xla')
   parser.add_argument('--remat', default='none')
-  parser.add_argument('--pairs', type=int, default=16)
+  parser.add_argument('--pairs', type=int, default=32)
+  parser.add_argument('--what', nargs='*', default=[], help='of compile')
   return parser.parse_args()
 
 

@@ -7,12 +7,14 @@ For a machine that is lent for minutes and has no network: JAX, flax, optax,
 orbax and OpenCV are there, what else is needed is installed from --wheels
 (benchmarks/gpu_wheels.py fills it) into a folder that is removed at the end.
 Every part (benchmarks/gpu_parts.py) is a process with a time limit of its own:
-one that fails, lacks a package or is stopped costs the others nothing. Prints
-each figure as it comes; leaves report.json and report.md in --out, rewritten
-after each part. Nothing but the standard library is imported here.
+one that fails, lacks a package or is stopped costs the others nothing. First
+all programs are compiled at once, then they are measured one after the other.
+Prints each figure as it comes; leaves report.json and report.md in --out,
+rewritten after each part. Nothing but the standard library is imported here.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -53,7 +55,45 @@ class Part:
   title: str
   command: tuple[str, ...]
   limit: float
-  reserve: float
+  reserve: float = 0.0
+
+
+def together(small: bool) -> tuple[Part, ...]:
+  """Parts whose times say nothing, all at once: mostly they compile.
+
+  On an H200 the blending took a minute to compile, and the step more; one
+  after the other they left no time to measure anything.
+  """
+  limit = 240.0
+  forms = [('xla', 'none'), ('xla', 'dots')]
+  if not small:
+    forms.append(('cudnn', 'none'))
+  programs = [
+    Part(
+      f'Compile the step: attention {attention}, remat {remat}, {pairs} pairs',
+      (
+        *('compile_only', f'--attention={attention}', f'--remat={remat}'),
+        *(f'--pairs={pairs}', '--what', 'train step', 'score'),
+      ),
+      limit,
+    )
+    for attention, remat in forms
+    for pairs in gpu_parts.sizes(small)
+  ]
+  blending = [
+    Part(
+      f'Compile the blending: {pairs} pairs',
+      ('compile_only', f'--pairs={pairs}', '--what', 'blending'),
+      limit,
+    )
+    for pairs in gpu_parts.sizes(small)
+  ]
+  return (
+    *programs,
+    *blending,
+    Part('Agreement with the CPU', ('agreement',), limit),
+    Part('A training, killed and resumed', ('resume',), limit),
+  )
 
 
 def _growth(attention: str, remat: str, limit: float) -> Part:
@@ -65,18 +105,15 @@ def _growth(attention: str, remat: str, limit: float) -> Part:
   )
 
 
-# The step of 'whole' and 'profile' is the fastest that 'growth' found.
-PARTS = (
-  Part('Versions, card, driver', ('machine',), 40, 0),
-  Part('Blending', ('blending',), 80, 50),
-  _growth('xla', 'none', 90),
-  _growth('cudnn', 'none', 80),
-  _growth('xla', 'dots', 80),
-  _growth('cudnn', 'dots', 80),
-  Part('Step, blending included; scoring', ('whole',), 80, 60),
+# One after the other, of programs that are compiled by then. The step of
+# 'whole' and 'profile' is the fastest that 'growth' found.
+ALONE = (
+  Part('Blending', ('blending',), 50, 25),
+  _growth('xla', 'none', 60),
+  _growth('xla', 'dots', 60),
+  _growth('cudnn', 'none', 60),
+  Part('Step, blending included; scoring', ('whole',), 60, 30),
   Part('Kernels of the step', ('profile',), 60, 25),
-  Part('Agreement with the CPU', ('agreement',), 90, 50),
-  Part('A training, killed and resumed', ('resume',), 80, 60),
 )
 
 
@@ -115,27 +152,48 @@ def main() -> int:
           *filter(None, [os.environ.get('PYTHONPATH')]),
         ]
       )
-    for i, part in enumerate(PARTS):
-      left = end - time.monotonic() - sum(p.reserve for p in PARTS[i + 1 :])
+    machine = Part('Versions, card, driver', ('machine',), 60)
+
+    def run(part, limit, more=()):
+      command = [*part.command, f'--folder={folder}', *more]
+      command += ['--small'] if arguments.small else []
+      outcome = run_part(command, limit, environment)
+      outcome.title = part.title
+      print(
+        f'## {part.title}: {outcome.state}, {outcome.seconds:.0f} s.'
+        f' {outcome.error}',
+        flush=True,
+      )
+      return outcome
+
+    outcomes.append(run(machine, machine.limit))
+    _write(arguments, outcomes)
+    found = {row['what']: row['value'] for row in outcomes[0].rows}
+    if found.get('platform') == 'cpu' and not arguments.small:
+      print('error: no accelerator here; --small tries it on a CPU')
+      return 2
+
+    parts = together(arguments.small)
+    left = end - time.monotonic() - sum(part.reserve for part in ALONE)
+    print(f'\n{len(parts)} parts at once, at most {left:.0f} s', flush=True)
+    with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+      for outcome in pool.map(
+        lambda part: run(part, min(part.limit * arguments.patience, left)),
+        parts,
+      ):
+        outcomes.append(outcome)
+        _write(arguments, outcomes)
+
+    for i, part in enumerate(ALONE):
+      left = end - time.monotonic() - sum(p.reserve for p in ALONE[i + 1 :])
       limit = min(part.limit * arguments.patience, left)
-      print(f'\n## {part.title} (at most {max(limit, 0):.0f} s)', flush=True)
+      print(f'\n{part.title}, at most {max(limit, 0):.0f} s', flush=True)
       if limit < 5:
-        outcome = Outcome(part.title, 'no time left', 0, [])
+        outcomes.append(Outcome(part.title, 'no time left', 0, []))
       else:
-        command = [*part.command, f'--folder={folder}']
-        command += ['--small'] if arguments.small else []
-        if part.command in (('whole',), ('profile',)):
-          command += fastest(outcomes)
-        outcome = run_part(command, limit, environment)
-        outcome.title = part.title
-      print(f'{outcome.state}, {outcome.seconds:.0f} s. {outcome.error}')
-      outcomes.append(outcome)
+        best = part.command in (('whole',), ('profile',))
+        outcomes.append(run(part, limit, fastest(outcomes) if best else ()))
       _write(arguments, outcomes)
-      if part.command == ('machine',) and not arguments.small:
-        found = {row['what']: row['value'] for row in outcome.rows}
-        if found.get('platform') == 'cpu':
-          print('error: no accelerator here; --small tries it on a CPU')
-          return 2
   print(f'\n{arguments.out / "report.md"} and report.json are written')
   return int(any(outcome.state != 'done' for outcome in outcomes))
 
@@ -200,9 +258,11 @@ def _read(process, rows):
 
 
 def _environment(folder, small):
-  """All memory of the card, and programs compiled once for all parts."""
+  """Programs compiled once for all parts."""
   environment = os.environ | {
     'PYTHONUNBUFFERED': '1',
+    # Many processes share the card while programs are compiled.
+    'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.92',
     'JAX_COMPILATION_CACHE_DIR': str(folder / 'programs'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',

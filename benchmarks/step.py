@@ -159,11 +159,11 @@ def measure(
   Args:
     config: The whole configuration.
     num_devices: Devices of the mesh.
-    repeats: Calls whose median is taken.
+    repeats: Calls whose median is taken; 0: compiles, and runs nothing.
     what: Any of PAIRS, STEP, BOTH, SCORE; nothing else is compiled.
 
   Yields:
-    A row for each.
+    A row for each; its times are not a number if nothing was run.
   """
   mesh = sharding.make_mesh(
     config.train.mesh_data,
@@ -180,6 +180,7 @@ def measure(
   pairs_program, pairs_compile = None, 0.0
   if PAIRS in what or BOTH in what:
     pairs_program, pairs_compile = _compile(make_pairs, *raw)
+  if pairs_program is not None and repeats:
     batch = pairs_program(*raw)
   else:  # to compile it takes as long as to compile a step
     batch = _noise(jax.eval_shape(make_pairs, *raw), mesh)
@@ -335,6 +336,8 @@ def _compile(function, *values):
 
 def _measure(call, repeats):
   """Median (wall, CPU) seconds of a call, all threads counted."""
+  if not repeats:
+    return np.nan, np.nan
   jax.block_until_ready(call())
   times = []
   for _ in range(repeats):

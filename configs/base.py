@@ -66,7 +66,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Large moves of the landmarks between frames are shortened (METHOD 2.4).
   synthesis.smooth_landmarks = True
   synthesis.num_points_68_prob = 0.25  # forehead points ignored (METHOD 2.6)
-  synthesis.hull_probs = (0.25, 0.25, 0.25, 0.25)  # hull types 0 to 3
+  # Hull types 0 to 3; 4, the lower face, and 5, mouth and chin, are ours.
+  synthesis.hull_probs = (0.25, 0.25, 0.25, 0.25)
   synthesis.augment_source_prob = 0.5  # else the target gets the colours
   # Colours before blending (METHOD 2.8).
   synthesis.rgb_shift = (-20.0, 20.0)  # 8-bit levels

@@ -53,6 +53,9 @@ COMPONENTS = (
   _between((27, 35)),
 )
 WHOLE_FACE = (_between((0, 80)),)
+# Ours, for lip-sync, which forges no more than this (types 4 and 5).
+LOWER_FACE = (_between((2, 14), (29, 29)),)
+MOUTH_AND_CHIN = (_between((5, 11), (31, 35), (48, 59)),)
 
 _MOVE_LIMIT = 0.35  # of ||move||_F / 81, px (METHOD 2.4)
 _MOVE_STEP = 0.2

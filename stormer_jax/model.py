@@ -445,14 +445,25 @@ def _attend_over_space(
   implementation: Any,  # JAX wants a Literal
 ) -> Float[Array, 't n b d']:
   """Mixes the n tokens of each frame of each clip; softmax in float32."""
-  x = jax.nn.dot_product_attention(
-    *(
-      rearrange(x, 't n b (h k) -> (t b) n h k', h=num_heads)
-      for x in (query, key, value)
-    ),
-    implementation=implementation,
+  num_frames, num_tokens = query.shape[:2]
+  query, key, value = (
+    rearrange(x, 't n b (h k) -> (t b) n h k', h=num_heads)
+    for x in (query, key, value)
   )
-  return rearrange(x, '(t b) n h k -> t n b (h k)', t=query.shape[0])
+  lengths = {}
+  if implementation == 'cudnn' and num_tokens % 2:
+    # Its gradient takes even lengths alone: a token that nobody looks at.
+    query, key, value = (
+      jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value)
+    )
+    length = jnp.full(len(query), num_tokens, jnp.int32)
+    lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
+  x = jax.nn.dot_product_attention(
+    query, key, value, implementation=implementation, **lengths
+  )
+  return rearrange(
+    x[:, :num_tokens], '(t b) n h k -> t n b (h k)', t=num_frames
+  )
 
 
 def _attend_over_time(

@@ -273,6 +273,35 @@ def test_attention_over_time_is_the_same_on_a_tpu_and_elsewhere():
     )
 
 
+@pytest.mark.parametrize('num_tokens', [196, 197])
+def test_cudnn_is_asked_for_even_lengths_and_says_the_same(
+  num_tokens, monkeypatch
+):
+  """Its gradient refuses 197 tokens; here XLA stands in for it."""
+  library, lengths = jax.nn.dot_product_attention, []
+
+  def cudnn(query, key, value, *, implementation, **named):
+    assert implementation == 'cudnn'
+    lengths.append(query.shape[1])
+    return library(query, key, value, implementation='xla', **named)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', cudnn)
+  random = np.random.default_rng(0)
+  shape = (3, 2, num_tokens, 2, 16)
+  inputs = jnp.asarray(random.normal(size=shape), jnp.float32)
+
+  def both(implementation):
+    outputs, back = jax.vjp(
+      lambda *x: model._attend_over_space(*x, 2, implementation), *inputs
+    )
+    return outputs, back(jnp.cos(outputs))
+
+  ours = both('cudnn')
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', library)
+  _assert_close(ours, both('xla'))
+  assert lengths == [num_tokens + num_tokens % 2]
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_gelu_and_its_slope_are_exact(dtype):
   x = jnp.linspace(-6, 6, 200, dtype=dtype)

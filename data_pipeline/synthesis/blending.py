@@ -42,7 +42,7 @@ class SynthesisConfig:
   margin: tuple[int, int]
   flip_prob: float
   num_points_68_prob: float
-  hull_probs: tuple[float, float, float, float]
+  hull_probs: tuple[float, ...]
   augment_source_prob: float
   rgb_shift: tuple[float, float]
   rgb_shift_prob: float
@@ -101,10 +101,14 @@ class SynthesisConfig:
         raise ValueError(
           f'synthesis.{field.name} is {value}; a range is (least, greatest)'
         )
-    if min(self.hull_probs) < 0 or abs(sum(self.hull_probs) - 1) > 1e-6:
+    if (
+      not 1 <= len(self.hull_probs) <= masks.NUM_HULL_TYPES
+      or min(self.hull_probs) < 0
+      or abs(sum(self.hull_probs) - 1) > 1e-6
+    ):
       raise ValueError(
-        f'synthesis.hull_probs is {self.hull_probs}; give four probabilities '
-        'that sum to 1'
+        f'synthesis.hull_probs is {self.hull_probs}; give at most'
+        f' {masks.NUM_HULL_TYPES} probabilities that sum to 1'
       )
     if not all(size % 2 for size in self.blur_kernel):
       raise ValueError(
@@ -226,7 +230,7 @@ def sample_blend_params(
     return jnp.stack([real(bounds) for _ in range(3)])
 
   sides = mask_size_bounds(config, height), mask_size_bounds(config, width)
-  cumulative = jnp.cumsum(jnp.asarray(config.hull_probs[:3]))
+  cumulative = jnp.cumsum(jnp.asarray(config.hull_probs[:-1]))
   return BlendParams(
     flip=chance(config.flip_prob if flip_prob is None else flip_prob),
     first_68=chance(config.num_points_68_prob),

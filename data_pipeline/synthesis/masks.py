@@ -14,6 +14,17 @@ import numpy as np
 from data_pipeline import landmarks as landmarks_lib
 from data_pipeline.synthesis import warp
 
+# Convex parts of each hull type; 0 to 3 are the original's (METHOD 2.7).
+_HULL_TYPES = (
+  landmarks_lib.FACE_PARTS,
+  landmarks_lib.COMPONENTS,
+  landmarks_lib.COMPONENTS,
+  landmarks_lib.WHOLE_FACE,
+  landmarks_lib.LOWER_FACE,
+  landmarks_lib.MOUTH_AND_CHIN,
+)
+NUM_HULL_TYPES = len(_HULL_TYPES)
+
 
 def hull_mask(
   landmarks: Float[Array, 't 81 2'],
@@ -33,7 +44,7 @@ def hull_mask(
   Args:
     landmarks: px; truncated to integers here.
     hull_type: 0 face parts, 1 components under raised brows, 2 components,
-      3 whole face.
+      3 whole face, 4 lower face, 5 mouth and chin.
     first_68: leave the forehead out of type 3.
     rows: integer y of the wanted rows.
     columns: integer x of the wanted columns.
@@ -64,12 +75,7 @@ def _hull_table():
 
   Rows and parts are filled up by repeating one, which changes no union.
   """
-  types = (
-    landmarks_lib.FACE_PARTS,
-    landmarks_lib.COMPONENTS,
-    landmarks_lib.COMPONENTS,
-    landmarks_lib.WHOLE_FACE,
-  )
+  types = _HULL_TYPES
   most = max(len(parts) for parts in types)
   longest = max(len(part) for parts in types for part in parts)
   table = [

@@ -67,6 +67,24 @@ def test_hulls_of_real_landmarks_match_opencv(golden, fill, hull_type):
   assert ious.min() >= 0.995
 
 
+def test_hulls_for_lip_sync_leave_the_eyes_alone(golden, fill):
+  sets = np.load(golden / 'landmarks.npz')['tenths'][:50] / 10
+  points = landmarks_lib.reorder_forehead(jnp.float32(sets))
+  face, lower, mouth = (
+    np.asarray(fill(points, jnp.int32(hull_type), jnp.bool_(True)))
+    for hull_type in (3, 4, 5)
+  )
+  assert not (mouth & ~lower).any() and not (lower & ~face).any()
+  for mask, least, most in ((lower, 0.4, 0.8), (mouth, 0.1, 0.5)):
+    share = mask.sum((1, 2)) / face.sum((1, 2))
+    assert least < share.min() and share.max() < most, (
+      share.min(),
+      share.max(),
+    )
+  for frame, (x, y) in enumerate(np.asarray(points)[:, 36:48].mean(1)):
+    assert not lower[frame, round(float(y)), round(float(x))]
+
+
 def test_hull_of_points_far_outside_is_cut_at_the_image(fill):
   rng = np.random.default_rng(0)
   points = rng.uniform(-150, 400, (81, 2)).astype(np.float32)
