@@ -40,6 +40,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   data.train_split = 'train'
   data.val_dataset = 'ffpp_c23'
   data.val_split = 'val'
+  # Which records are trained and validated on: 'consecutive', the first frames
+  # of each video (METHOD 1.1), or 'dense', clips spread over all of it.
+  data.frame_rule = 'consecutive'
   data.batch_size = 64  # pairs a step over all hosts; clips are twice that
   # Largest first frame of the first window, drawn per video and epoch; -1 is
   # num_frames - 1, all offsets. The released code never draws 3 (D23).
@@ -131,6 +134,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Statistics of the stem's BatchNorms in training: 'frozen' (those that came
   # with its weights, always) or 'batch' (running ones for scoring).
   model.stem_statistics = 'frozen'
+  # Stride up to which the stem keeps its weights and statistics as they came,
+  # px: 0 (all is trained), 4, 8, 16. Most of the time of a step is spent there.
+  model.stem_frozen_stride = 0
   # A norm between embeddings and blocks, as CLIP has one. Choice: none (paper).
   model.pre_norm = False
   # Of the MLPs: 'gelu' (the paper), 'quick_gelu' (OpenAI's CLIP), 'gelu_tanh'

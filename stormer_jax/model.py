@@ -69,6 +69,7 @@ class StormerConfig:
   batch_norm_groups: int = 1  # parts of a batch with statistics of their own
   stem: str = 'patch'  # | 'efficientnet_lite0', in front of the tokens
   stem_statistics: str = 'frozen'  # | 'batch', of the stem's BatchNorms
+  stem_frozen_stride: int = 0  # px, up to which the stem is not trained
   pre_norm: bool = False  # between embeddings and blocks, as in CLIP
   activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
   space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
@@ -105,6 +106,11 @@ class StormerConfig:
       raise ValueError('model.attention=cudnn needs model.dtype=bfloat16')
     if self.stem != 'patch':
       stem.list_blocks(self.patch_size)
+    if self.stem_frozen_stride not in (0, *stem.STRIDES):
+      raise ValueError(
+        f'model.stem_frozen_stride is {self.stem_frozen_stride}; choose one of'
+        f' {(0, *stem.STRIDES)}'
+      )
 
   @property
   def grid_size(self) -> int:
@@ -303,7 +309,11 @@ class PatchEmbed(nnx.Module):
       channels, size = 3, config.patch_size
     else:
       self.stem = stem.EfficientNetLite(
-        config.patch_size, config.stem_statistics, config.dtype, rngs=rngs
+        config.patch_size,
+        config.stem_statistics,
+        config.dtype,
+        frozen_stride=config.stem_frozen_stride,
+        rngs=rngs,
       )
       channels, size = stem.list_blocks(config.patch_size)[-1].channels_out, 1
     self.proj = nnx.Conv(

@@ -116,18 +116,32 @@ class EfficientNetLite(nnx.Module):
   other frame. 'batch': in training they use those of the batch, on however many
   devices it lies, which also move the stored ones. Scale and bias are trained
   under both.
+
+  Up to `frozen_stride` (0: nowhere) nothing is trained: kernels, scales and
+  biases there are no parameters, and there is no way back through them.
   """
 
   def __init__(
-    self, stride: int, statistics: str, dtype: str, *, rngs: nnx.Rngs
+    self,
+    stride: int,
+    statistics: str,
+    dtype: str,
+    *,
+    frozen_stride: int = 0,
+    rngs: nnx.Rngs,
   ):
     layer = functools.partial(
       ConvNorm, statistics=statistics, dtype=dtype, rngs=rngs
     )
+    still = functools.partial(ConvNorm, statistics=None, dtype=dtype, rngs=rngs)
+    num_still = len(list_blocks(frozen_stride)) if frozen_stride else 0
     self.dtype = dtype
-    self.conv = layer((3, 3, 3, FIRST_CHANNELS))
+    self.conv = (still if num_still else layer)((3, 3, 3, FIRST_CHANNELS))
     self.blocks = nnx.List(
-      [InvertedResidual(block, layer) for block in list_blocks(stride)]
+      [
+        InvertedResidual(block, still if i < num_still else layer)
+        for i, block in enumerate(list_blocks(stride))
+      ]
     )
 
   def __call__(
@@ -163,24 +177,28 @@ class InvertedResidual(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-  """A convolution without bias, and the BatchNorm that follows each of them."""
+  """A convolution without bias, and the BatchNorm that follows each of them.
+
+  `statistics` None: nothing of it is trained.
+  """
 
   def __init__(
     self,
     shape: Sequence[int],
     *,
-    statistics: str,
+    statistics: str | None,
     dtype: str,
     rngs: nnx.Rngs,
   ):
     channels = shape[-1]
-    self.statistics, self.dtype = statistics, dtype
+    self.statistics, self.dtype = statistics or 'frozen', dtype
     self.use_running_average = False
+    kept = nnx.BatchStat if statistics is None else nnx.Param
     # He et al. 2015, for ReLU.
     deviation = (2 / math.prod(shape[:-1])) ** 0.5
-    self.kernel = nnx.Param(deviation * jax.random.normal(rngs(), shape))
-    self.scale = nnx.Param(jnp.ones(channels))
-    self.bias = nnx.Param(jnp.zeros(channels))
+    self.kernel = kept(deviation * jax.random.normal(rngs(), shape))
+    self.scale = kept(jnp.ones(channels))
+    self.bias = kept(jnp.zeros(channels))
     self.mean = nnx.BatchStat(jnp.zeros(channels))
     self.var = nnx.BatchStat(jnp.ones(channels))
 

@@ -82,16 +82,19 @@ def train_and_evaluate(
   # Data.
   open_split = functools.partial(records_lib.open_records, data_root)
   train_records = open_split(
-    config.data.train_dataset, 'consecutive', config.data.train_split
+    config.data.train_dataset, config.data.frame_rule, config.data.train_split
   )
   val_records = open_split(
-    config.data.val_dataset, 'consecutive', config.data.val_split
+    config.data.val_dataset, config.data.frame_rule, config.data.val_split
   )
+  # Dense records are clips already: none begins between two of them.
+  is_dense = config.data.frame_rule == 'dense'
+  max_offset = 0 if is_dense else config.data.max_offset
   iterator = clips.train_dataset(
     train_records,
     num_frames=config.model.num_frames,
     batch_size=config.data.batch_size,
-    max_offset=config.data.max_offset,
+    max_offset=max_offset,
     seed=config.seed,
     num_threads=config.data.num_threads,
     prefetch=config.data.prefetch,
@@ -102,9 +105,7 @@ def train_and_evaluate(
     synthetic=config.data.synthetic,
   )
   num_windows = len(
-    clips.list_windows(
-      train_records, config.model.num_frames, config.data.max_offset
-    )
+    clips.list_windows(train_records, config.model.num_frames, max_offset)
   )
   steps_per_epoch = max(1, num_windows // config.data.batch_size)
   num_steps = config.train.num_epochs * steps_per_epoch
@@ -334,6 +335,11 @@ def _check(config: config_dict.ConfigDict) -> None:
       raise ValueError(
         f'train.{name} is {config.train[name]}; at least {least}'
       )
+  if config.data.frame_rule not in ('consecutive', 'dense'):
+    raise ValueError(
+      f'data.frame_rule is {config.data.frame_rule!r}; it is consecutive or'
+      ' dense: training shows clips of consecutive frames'
+    )
   if config.train.nonfinite not in ('stop', 'skip'):
     raise ValueError(
       f'train.nonfinite is {config.train.nonfinite!r}; it is stop or skip'

@@ -17,11 +17,15 @@ from stormer_jax.weights import stem_weights
 
 
 @functools.cache
-def parts(stride, statistics):
+def parts(stride, statistics, frozen_stride=0):
   """Static half, parameters and statistics of a stem with made-up weights."""
   made = nnx.eval_shape(
     lambda: stem.EfficientNetLite(
-      stride, statistics, 'float32', rngs=nnx.Rngs(0)
+      stride,
+      statistics,
+      'float32',
+      frozen_stride=frozen_stride,
+      rngs=nnx.Rngs(0),
     )
   )
   graphdef, *trees = nnx.split(made, nnx.Param, ...)
@@ -36,11 +40,33 @@ def parts(stride, statistics):
   return graphdef, params['patch_embed']['stem'], stats['patch_embed']['stem']
 
 
-def features(stride, frames, statistics='frozen', train=False):
-  graphdef, params, stats = parts(stride, statistics)
+def features(stride, frames, statistics='frozen', train=False, frozen_stride=0):
+  graphdef, params, stats = parts(stride, statistics, frozen_stride)
   net = nnx.merge(graphdef, nnx.State(params), nnx.State(stats), copy=True)
   net.train() if train else net.eval()
   return net(frames), nnx.to_pure_dict(nnx.state(net, nnx.BatchStat))
+
+
+def test_what_is_frozen_is_no_parameter_and_gives_the_same_features(frames):
+  _, all_params, _ = parts(8, 'batch')
+  _, params, before = parts(8, 'batch', 4)
+  assert sorted(all_params['blocks']) == [0, 1, 2, 3, 4]
+  assert 'conv' not in params and sorted(params['blocks']) == [3, 4]
+  ours, _ = features(8, frames, 'batch', frozen_stride=4)
+  np.testing.assert_array_equal(ours, features(8, frames, 'batch')[0])
+  # In training nothing of it moves, and what follows sees the batch.
+  ours, after = features(8, frames, 'batch', train=True, frozen_stride=4)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    [after['conv'], after['blocks'][2]],
+    [before['conv'], before['blocks'][2]],
+  )
+  assert (
+    after['blocks'][3]['project']['mean']
+    != before['blocks'][3]['project']['mean']
+  ).any()
+  with pytest.raises(ValueError, match=r'model\.stem_frozen_stride is 5'):
+    dataclasses.replace(hybrid(), stem_frozen_stride=5)
 
 
 def normalised(levels):

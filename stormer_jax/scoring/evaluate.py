@@ -99,7 +99,8 @@ class EvalConfig:
   @property
   def rule(self) -> str:
     """Of the records that are scored; pseudo-fakes are made of clips."""
-    return 'consecutive' if self.pseudo_fakes else self.frame_rule
+    is_apart = self.frame_rule == 'uniform'
+    return 'consecutive' if self.pseudo_fakes and is_apart else self.frame_rule
 
 
 def evaluate(

@@ -103,11 +103,11 @@ def init_stem(
 
   for layer in _timm_layers() if is_timm else _layers():
     found = _find(our_params, layer.ours), _find(our_stats, layer.ours)
-    if found[0] is None or found[1] is None:  # beyond the stem's stride
+    if found[1] is None:  # beyond the stem's stride
       left -= {f'{layer.conv}.weight'}
       left -= {f'{layer.norm}.{theirs}' for theirs, _ in _NORM}
       continue
-    leaves = found[0] | found[1]
+    leaves = (found[0] or {}) | found[1]  # all statistics where it is frozen
     place(f'{layer.conv}.weight', leaves['kernel'], layer.layout)
     for theirs, ours in _NORM:
       place(f'{layer.norm}.{theirs}', leaves[ours], None)
