@@ -80,7 +80,7 @@ COMMANDS = {
   'convert': Command(
     'Turn weights of PyTorch into a run, and back.',
     '--source=FILE --destination=RUN --config=base:official',
-    ('source', 'destination', 'config', 'heads', 'weights_key'),
+    ('source', 'destination', 'config', 'heads', 'weights_key', 'half'),
   ),
   'export': Command(
     'Write a detector that scores with jax and numpy alone.',

@@ -18,7 +18,7 @@ from ml_collections import config_dict
 
 from stormer_jax import steps
 from stormer_jax.runs import checkpoint
-from stormer_jax.weights import pretrained, weight_file
+from stormer_jax.weights import kept_weights, pretrained, weight_file
 
 Tree = Any
 
@@ -49,8 +49,9 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
 
   Args:
     workdir: Folder with config.json and checkpoints/, from `train` or
-      `convert`.
-    which: 'best' by validation, 'last', or a step.
+      `convert`, or one that `save_kept` wrote.
+    which: 'best' by validation, 'last', or a step; of a kept one it says
+      nothing.
 
   Raises:
     FileNotFoundError: If there is no run or no such checkpoint.
@@ -60,9 +61,12 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   config = load_config(workdir)
   graphdef, init = steps.make_model(config)
   params, stats = jax.eval_shape(init)
-  step, weights = _read_checkpoint(
-    workdir, which, {'params': params, 'stats': stats}
-  )
+  abstract = {'params': params, 'stats': stats}
+  kept = workdir / kept_weights.FILE
+  if kept.exists():
+    weights = kept_weights.read(kept, abstract)
+    return Detector(config, graphdef, **weights, step=0, source=str(kept))
+  step, weights = _read_checkpoint(workdir, which, abstract)
   return Detector(
     config=config,
     graphdef=graphdef,
@@ -93,13 +97,40 @@ def save_detector(
     )
     with contextlib.closing(checkpointer):
       checkpointer.save(0, weights, {}, {})
-    text = json.dumps(
-      json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
-    )
-    (part / 'config.json').write_text(text + '\n')
+    _write_config(part, config)
     part.rename(destination)
   finally:
     shutil.rmtree(part, ignore_errors=True)
+
+
+def save_kept(
+  destination: pathlib.Path,
+  config: config_dict.ConfigDict,
+  weights: dict[str, Tree],
+) -> None:
+  """Writes a detector without its run: float16 weights and config.json.
+
+  Args:
+    destination: Folder to make; it does not exist or is empty.
+    config: What the model is made from.
+    weights: {'params': ..., 'stats': ...}.
+  """
+  part = destination.with_name(f'.{destination.name}.part')
+  shutil.rmtree(part, ignore_errors=True)
+  part.mkdir()
+  try:
+    kept_weights.write(part / kept_weights.FILE, weights)
+    _write_config(part, config)
+    part.rename(destination)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_config(folder, config):
+  text = json.dumps(
+    json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
+  )
+  (folder / 'config.json').write_text(text + '\n')
 
 
 def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
@@ -145,11 +176,17 @@ def read_weights(
   if workdir.is_file():
     return _read_official(workdir, abstract, key)
   check_run(workdir)
+  if (workdir / kept_weights.FILE).exists():
+    return kept_weights.read(workdir / kept_weights.FILE, abstract)
   return _read_checkpoint(workdir, 'best', abstract)[1]
 
 
 def check_run(workdir: pathlib.Path) -> None:
   """Raises ValueError for a folder of foreign weights in place of a run."""
+  if (workdir / kept_weights.FILE).exists() and (
+    workdir / 'config.json'
+  ).exists():
+    return
   if workdir.is_dir() and not (workdir / 'checkpoints').exists():
     if problem := weight_file.describe_folder(workdir):
       raise ValueError(problem)

@@ -107,6 +107,12 @@ def define_flags(argv: Sequence[str]) -> None:
     '',
     'Which weights to convert of a file that holds several, as "ema".',
   )
+  flags.DEFINE_bool(
+    'half',
+    False,
+    'Convert a run to float16 weights in one file, beside its config.json: a'
+    ' small folder that everything reads like a run.',
+  )
   flags.DEFINE_string(
     'device_kind', 'cpu', 'Device to plan for, as jax names it.'
   )
@@ -221,6 +227,7 @@ def _dispatch(args: flags.FlagValues) -> None:
         args.heads,
         args.config,
         args.weights_key,
+        args.half,
       )
     )
 

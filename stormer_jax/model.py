@@ -460,7 +460,7 @@ def _attend_over_space(
     rearrange(x, 't n b (h k) -> (t b) n h k', h=num_heads)
     for x in (query, key, value)
   )
-  lengths = {}
+  lengths: dict[str, Any] = {}
   if implementation == 'cudnn' and num_tokens % 2:
     # Its gradient takes even lengths alone: a token that nobody looks at.
     query, key, value = (

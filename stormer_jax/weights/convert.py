@@ -3,8 +3,8 @@
 Enters: a file of official weights (.pth, .npz, .safetensors) or a run of ours.
 Leaves: official weights as .safetensors or .pth, or a folder that evaluate,
 predict and train (`--config.init_from`) read like a run. Values pass through
-bit by bit; the optimizer's state does not pass. Nothing appears under the
-destination's name before it is whole.
+bit by bit, unless float16 is asked for; the optimizer's state does not pass.
+Nothing appears under the destination's name before it is whole.
 """
 
 import pathlib
@@ -29,6 +29,7 @@ def convert(
   heads: int | None = None,
   config: config_dict.ConfigDict | None = None,
   key: str = '',
+  half: bool = False,
 ) -> str:
   """Converts weights; the suffix of the destination decides the form.
 
@@ -42,6 +43,8 @@ def convert(
       all but the sizes of the model, which the weights tell. It decides the
       semantics that they are read with (configs/base.py:official).
     key: Which weights, where the source holds several (`weight_file`).
+    half: Whether a folder holds float16 weights in one file, to ship, in place
+      of a checkpoint.
 
   Returns:
     A sentence that says what was converted.
@@ -91,6 +94,9 @@ def convert(
     tensor_file.write_torch_file(
       destination, pretrained.to_official(params, stats)
     )
+  elif half:
+    weights = jax.device_get({'params': params, 'stats': stats})
+    detector.save_kept(destination, config, weights)
   else:
     # On the device, because Orbax would copy NumPy's arrays once more.
     weights = jax.device_put({'params': params, 'stats': stats})

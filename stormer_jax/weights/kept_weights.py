@@ -1,0 +1,72 @@
+"""Weights of a trained detector in one small file, to keep or to ship.
+
+Enters: parameters and statistics, nested dicts of arrays. Leaves: a
+.safetensors file in our own names, kernels and the like in float16, what has
+one dimension (norms, biases, statistics) as it is; and the way back. A file of
+the released code's names is another thing (`pretrained`).
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from stormer_jax.weights import placing, tensor_file
+
+Tree = Any
+FILE = 'weights.safetensors'
+
+
+def write(path: pathlib.Path, weights: Mapping[str, Tree]) -> None:
+  """Writes {'params': ..., 'stats': ...}, whole or not at all.
+
+  Raises:
+    ValueError: A value does not fit float16.
+    OSError: The disk is full or not writable.
+  """
+  tensors = {}
+  for name, leaf in _named(weights).items():
+    leaf = np.asarray(leaf)
+    if leaf.dtype == np.float32 and leaf.ndim > 1:
+      if np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
+        raise ValueError(f'{name} has values that float16 does not hold')
+      leaf = leaf.astype(np.float16)
+    tensors[name] = leaf
+  tensor_file.write_safetensors(path, tensors, {'format': 'np'})
+
+
+def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
+  """Reads what `write` wrote.
+
+  Args:
+    path: Of the file.
+    abstract: {'params': ..., 'stats': ...}, the shapes and types of the model.
+
+  Returns:
+    Trees like `abstract`, NumPy arrays.
+
+  Raises:
+    ValueError: The file is not whole, or is of another model; names tensors.
+  """
+  tensors = tensor_file.read_safetensors(path)
+  wanted = _named(abstract)
+  strangers = sorted(set(tensors) ^ set(wanted)) or [
+    name for name, leaf in wanted.items() if tensors[name].shape != leaf.shape
+  ]
+  if strangers:
+    raise ValueError(
+      f'{path}: weights of another model than config.json beside it says:'
+      f' {placing.some(strangers)}'
+    )
+  leaves = [tensors[name].astype(leaf.dtype) for name, leaf in wanted.items()]
+  return jax.tree.unflatten(jax.tree.structure(dict(abstract)), leaves)
+
+
+def _named(weights):
+  """Leaves by name, in the order of the tree."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(weights))
+  }
