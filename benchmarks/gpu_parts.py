@@ -3,7 +3,8 @@
   python -m benchmarks.gpu_parts PART --folder=FOLDER [--small] ...
 
 Prints a line `ROW {...}`, a JSON object, for each figure as soon as it is
-measured, so that a part that is stopped has said what it found. Ends in status
+measured, and for each program as soon as it is compiled, so that a part that is
+stopped has said what it found. Ends in status
 3 if a package is missing. Imports stand in the functions: a package that a
 part does not need shall not end it.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -87,54 +89,52 @@ def machine(arguments: argparse.Namespace) -> Iterator[Row]:
   }
 
 
-def compile_only(arguments: argparse.Namespace) -> Iterator[Row]:
-  """Compiles the programs of one size, and runs none of them."""
+def blending(arguments: argparse.Namespace) -> Iterator[Row]:
+  """Pairs a second of the blending alone, 64 at once."""
+  from benchmarks import step
+
+  config = _config(arguments, pairs=2 if arguments.small else 64)
+  repeats = 3 if arguments.small else 20
+  for row in step.measure(config, 1, repeats, (step.PAIRS,)):
+    yield _of_step(row)
+
+
+def sam_step(arguments: argparse.Namespace) -> Iterator[Row]:
+  """The SAM step of one size and form."""
   from benchmarks import step
 
   config = _config(arguments, pairs=arguments.pairs)
-  for what in step.PAIRS, step.STEP, step.SCORE:
-    if what in arguments.what:
-      for row in step.measure(config, 1, 0, (what,)):
-        yield {
-          'what': f'compiled: {what}',
-          'pairs': row.pairs,
-          'attention': row.attention,
-          'remat': row.remat,
-          'compile_seconds': row.compile_seconds,
-          'temporary_bytes': row.temporary_bytes,
-        }
-
-
-def blending(arguments: argparse.Namespace) -> Iterator[Row]:
-  """Pairs a second of the blending alone."""
-  from benchmarks import step
-
-  for pairs in sizes(arguments.small):
-    config = _config(arguments, pairs=pairs)
-    repeats = 3 if arguments.small else 20
-    for row in step.measure(config, 1, repeats, (step.PAIRS,)):
-      yield _of_step(row) | {'pairs_per_second': row.clips_per_second / 2}
+  for row in step.measure(config, 1, _repeats(arguments), (step.STEP,)):
+    yield _of_step(row)
 
 
 def growth(arguments: argparse.Namespace) -> Iterator[Row]:
-  """The SAM step, its batch doubled until memory is full."""
+  """The SAM step, its batch doubled until memory is full or time is short.
+
+  From twice --pairs on; no size is begun that would not be done in what is left
+  of --seconds if it took as long as the one before.
+  """
   from benchmarks import step
 
-  least, *_, most = sizes(arguments.small)
-  config = _config(arguments, pairs=least)
-  repeats = 2 if arguments.small else 8
-  for row in step.grow(config, 1, repeats, (step.STEP,), most=most):
+  begun = last = time.monotonic()
+  config = _config(arguments, pairs=2 * arguments.pairs)
+  most = config.data.batch_size if arguments.small else None
+  for row in step.grow(config, 1, _repeats(arguments), (step.STEP,), most=most):
     yield _of_step(row)
+    if row.has_run:
+      now = time.monotonic()
+      if now + (now - last) > begun + arguments.seconds:
+        return
+      last = now
 
 
 def whole(arguments: argparse.Namespace) -> Iterator[Row]:
   """One size: the step, the step with its blending, and scoring."""
   from benchmarks import step
 
-  config = _config(arguments, pairs=2 if arguments.small else arguments.pairs)
-  repeats = 2 if arguments.small else 8
-  what = (step.STEP, step.BOTH, step.SCORE)
-  for row in step.measure(config, 1, repeats, what):
+  config = _config(arguments, pairs=arguments.pairs)
+  what = (step.PAIRS, step.STEP, step.BOTH, step.SCORE)
+  for row in step.measure(config, 1, _repeats(arguments), what):
     yield _of_step(row)
 
 
@@ -144,7 +144,7 @@ def profile(arguments: argparse.Namespace) -> Iterator[Row]:
 
   from benchmarks import step
 
-  config = _config(arguments, pairs=2 if arguments.small else arguments.pairs)
+  config = _config(arguments, pairs=arguments.pairs)
   folder = arguments.folder / 'profile'
   with jax.profiler.trace(folder):
     for row in step.measure(config, 1, 3, (step.STEP,)):
@@ -319,18 +319,10 @@ def train(arguments: argparse.Namespace) -> Iterator[Row]:
   yield {'what': 'trained'} | figures
 
 
-def sizes(small: bool) -> tuple[int, ...]:
-  """Pairs of the batches that are measured, each twice the one before.
-
-  Choice: a size that fills the chip, and one that fits 80 GiB with remat.
-  """
-  return (2, 4) if small else (32, 64)
-
-
 PARTS = {
   function.__name__: function
   for function in (
-    *(machine, compile_only, blending, growth, whole, profile),
+    *(machine, sam_step, blending, growth, whole, profile),
     *(agreement, reference, resume, train),
   )
 }
@@ -392,11 +384,24 @@ def _config(arguments, *, pairs):
 
 def _of_step(row):
   """A row of benchmarks/step.py without what does not change."""
-  return {
+  result = {
     name: value
     for name, value in dataclasses.asdict(row).items()
     if name not in ('devices', 'cpu_ms')
+    and not (isinstance(value, float) and math.isnan(value))
   }
+  if not row.has_run:
+    result['what'] = f'compiled: {row.what}'
+  elif row.what == 'blending':
+    result['pairs_per_second'] = row.clips_per_second / 2
+  level = re.findall(
+    r'--xla_gpu_autotune_level=(\d+)', os.environ.get('XLA_FLAGS', '')
+  )
+  return result | {'autotune': level[-1] if level else 'default'}
+
+
+def _repeats(arguments):
+  return 2 if arguments.small else 8
 
 
 def _pairs(config):
@@ -461,7 +466,7 @@ def _parse():
   parser.add_argument('--attention', default='xla')
   parser.add_argument('--remat', default='none')
   parser.add_argument('--pairs', type=int, default=32)
-  parser.add_argument('--what', nargs='*', default=[], help='of compile')
+  parser.add_argument('--seconds', type=float, default=600, help='of growth')
   return parser.parse_args()
 
 

@@ -1,20 +1,24 @@
-"""Measures all that is to be known of a GPU, in one command of eight minutes.
+"""Measures what is to be known of a GPU, in one command of eight minutes.
 
-  python -m benchmarks.gpu_report --out=REPORT [--wheels=DIR]
+  python -m benchmarks.gpu_report --out=REPORT [--wheels=DIR] [--cache=DIR]
+  python -m benchmarks.gpu_report --out=REPORT --parts sam_cudnn_none whole
   python -m benchmarks.gpu_report --out=REPORT --small    # tries it on a CPU
 
 For a machine that is lent for minutes and has no network: JAX, flax, optax,
 orbax and OpenCV are there, what else is needed is installed from --wheels
 (benchmarks/gpu_wheels.py fills it) into a folder that is removed at the end.
 Every part (benchmarks/gpu_parts.py) is a process with a time limit of its own:
-one that fails, lacks a package or is stopped costs the others nothing. First
-all programs are compiled at once, then they are measured one after the other.
-Prints each figure as it comes; leaves report.json and report.md in --out,
-rewritten after each part. Nothing but the standard library is imported here.
+one that fails, lacks a package or is stopped costs the others nothing. They run
+one after the other, what matters most first: XLA times kernels on the card
+while it compiles, and programs that are compiled at once spoil each other's
+times. Prints each figure as it comes; leaves report.json and report.md in
+--out, rewritten after each part. Several short loans of a machine can be spent
+on --parts of their own; with a --cache that is carried from one to the next,
+what was compiled is not compiled again. Nothing but the standard library is
+imported here.
 """
 
 import argparse
-import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -46,74 +50,44 @@ class Part:
   """A part of the report.
 
   Attributes:
+    name: As --parts takes it.
     title: What it measures.
     command: Name and options, as benchmarks/gpu_parts.py takes them.
     limit: Seconds that it may take.
-    reserve: Seconds that the parts before it leave for it.
+    of_fastest: Whether it takes the form of the fastest step before it.
   """
 
+  name: str
   title: str
   command: tuple[str, ...]
   limit: float
-  reserve: float = 0.0
+  of_fastest: bool = False
 
 
-def together(small: bool) -> tuple[Part, ...]:
-  """Parts whose times say nothing, all at once: mostly they compile.
-
-  On an H200 the blending took a minute to compile, and the step more; one
-  after the other they left no time to measure anything.
-  """
-  limit = 240.0
-  forms = [('xla', 'none'), ('xla', 'dots')]
-  if not small:
-    forms.append(('cudnn', 'none'))
-  programs = [
-    Part(
-      f'Compile the step: attention {attention}, remat {remat}, {pairs} pairs',
-      (
-        *('compile_only', f'--attention={attention}', f'--remat={remat}'),
-        *(f'--pairs={pairs}', '--what', 'train step', 'score'),
-      ),
-      limit,
-    )
-    for attention, remat in forms
-    for pairs in gpu_parts.sizes(small)
-  ]
-  blending = [
-    Part(
-      f'Compile the blending: {pairs} pairs',
-      ('compile_only', f'--pairs={pairs}', '--what', 'blending'),
-      limit,
-    )
-    for pairs in gpu_parts.sizes(small)
-  ]
-  return (
-    *programs,
-    *blending,
-    Part('Agreement with the CPU', ('agreement',), limit),
-    Part('A training, killed and resumed', ('resume',), limit),
-  )
-
-
-def _growth(attention: str, remat: str, limit: float) -> Part:
+def _step(attention: str, remat: str) -> Part:
   return Part(
+    f'sam_{attention}_{remat}',
     f'ViT-B SAM step, attention {attention}, remat {remat}',
-    ('growth', f'--attention={attention}', f'--remat={remat}'),
-    limit,
-    25,
+    ('sam_step', f'--attention={attention}', f'--remat={remat}'),
+    200,
   )
 
 
-# One after the other, of programs that are compiled by then. The step of
-# 'whole' and 'profile' is the fastest that 'growth' found.
-ALONE = (
-  Part('Blending', ('blending',), 50, 25),
-  _growth('xla', 'none', 60),
-  _growth('xla', 'dots', 60),
-  _growth('cudnn', 'none', 60),
-  Part('Step, blending included; scoring', ('whole',), 60, 30),
-  Part('Kernels of the step', ('profile',), 60, 25),
+_MACHINE = Part('machine', 'Versions, card, driver', ('machine',), 60)
+# What matters most comes first and gets what it needs, as far as there is time:
+# on an H200 the blending took 57 s to compile, and the step more than 43 s. At
+# one batch size; `growth` doubles it with what is left.
+PARTS = (
+  _step('xla', 'none'),
+  _step('cudnn', 'none'),
+  Part('whole', 'Blending, step, both; scoring', ('whole',), 200, True),
+  Part('profile', 'Kernels of the step', ('profile',), 90, True),
+  _step('xla', 'dots'),
+  Part('growth', 'The step, its batch doubled', ('growth',), 300, True),
+  Part('blending', 'Blending alone', ('blending',), 100),
+  Part('agreement', 'Agreement with the CPU', ('agreement',), 200),
+  Part('resume', 'A training, killed and resumed', ('resume',), 120),
+  _step('cudnn', 'dots'),
 )
 
 
@@ -144,7 +118,7 @@ def main() -> int:
   arguments.out.mkdir(parents=True, exist_ok=True)
   outcomes: list[Outcome] = []
   with tempfile.TemporaryDirectory(prefix='gpu_report_') as folder:
-    environment = _environment(pathlib.Path(folder), arguments.small)
+    environment = _environment(arguments, pathlib.Path(folder))
     if arguments.wheels:
       environment['PYTHONPATH'] = os.pathsep.join(
         [
@@ -152,48 +126,31 @@ def main() -> int:
           *filter(None, [os.environ.get('PYTHONPATH')]),
         ]
       )
-    machine = Part('Versions, card, driver', ('machine',), 60)
-
-    def run(part, limit, more=()):
-      command = [*part.command, f'--folder={folder}', *more]
-      command += ['--small'] if arguments.small else []
-      outcome = run_part(command, limit, environment)
-      outcome.title = part.title
-      print(
-        f'## {part.title}: {outcome.state}, {outcome.seconds:.0f} s.'
-        f' {outcome.error}',
-        flush=True,
-      )
-      return outcome
-
-    outcomes.append(run(machine, machine.limit))
-    _write(arguments, outcomes)
-    found = {row['what']: row['value'] for row in outcomes[0].rows}
-    if found.get('platform') == 'cpu' and not arguments.small:
-      print('error: no accelerator here; --small tries it on a CPU')
-      return 2
-
-    parts = together(arguments.small)
-    left = end - time.monotonic() - sum(part.reserve for part in ALONE)
-    print(f'\n{len(parts)} parts at once, at most {left:.0f} s', flush=True)
-    with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
-      for outcome in pool.map(
-        lambda part: run(part, min(part.limit * arguments.patience, left)),
-        parts,
-      ):
-        outcomes.append(outcome)
-        _write(arguments, outcomes)
-
-    for i, part in enumerate(ALONE):
-      left = end - time.monotonic() - sum(p.reserve for p in ALONE[i + 1 :])
+    for part in (_MACHINE, *arguments.parts):
+      left = end - time.monotonic()
       limit = min(part.limit * arguments.patience, left)
-      print(f'\n{part.title}, at most {max(limit, 0):.0f} s', flush=True)
+      print(f'\n## {part.title} (at most {max(limit, 0):.0f} s)', flush=True)
       if limit < 5:
-        outcomes.append(Outcome(part.title, 'no time left', 0, []))
+        outcome = Outcome(part.title, 'no time left', 0, [])
       else:
-        best = part.command in (('whole',), ('profile',))
-        outcomes.append(run(part, limit, fastest(outcomes) if best else ()))
+        command = [*part.command, f'--folder={folder}']
+        command += ['--small'] if arguments.small else []
+        if part.of_fastest:
+          command += fastest(outcomes, arguments)
+        elif part.command[0] == 'sam_step':
+          command += [f'--pairs={arguments.pairs}']
+        if part.command[0] == 'growth':
+          command += [f'--seconds={limit:.0f}']
+        outcome = run_part(command, limit, environment)
+        outcome.title = part.title
+      print(f'{outcome.state}, {outcome.seconds:.0f} s. {outcome.error}')
+      outcomes.append(outcome)
       _write(arguments, outcomes)
+      if part is _MACHINE and not arguments.small:
+        found = {row['what']: row['value'] for row in outcome.rows}
+        if found.get('platform') == 'cpu':
+          print('error: no accelerator here; --small tries it on a CPU')
+          return 2
   print(f'\n{arguments.out / "report.md"} and report.json are written')
   return int(any(outcome.state != 'done' for outcome in outcomes))
 
@@ -223,6 +180,7 @@ def run_part(
       text=True,
       start_new_session=True,
     )
+    assert process.stdout is not None
     reader = threading.Thread(target=_read, args=(process, outcome.rows))
     reader.start()
     try:
@@ -234,7 +192,7 @@ def run_part(
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
       reader.join()
-      process.stdout.close()  # type: ignore[union-attr]
+      process.stdout.close()
     outcome.seconds = time.monotonic() - begun
     if outcome.state == 'done' and process.returncode:
       errors.seek(0)
@@ -257,19 +215,22 @@ def _read(process, rows):
       rows.append(json.loads(line.removeprefix('ROW ')))
 
 
-def _environment(folder, small):
-  """Programs compiled once for all parts."""
-  environment = os.environ | {
+def _environment(arguments, folder):
+  """All memory of the card, and programs compiled once for all parts."""
+  cache = arguments.cache or folder / 'programs'
+  flags = [os.environ.get('XLA_FLAGS', '')]
+  if arguments.small:
+    flags.append(_QUICK)
+  if arguments.autotune is not None:
+    flags.append(f'--xla_gpu_autotune_level={arguments.autotune}')
+  return os.environ | {
     'PYTHONUNBUFFERED': '1',
-    # Many processes share the card while programs are compiled.
-    'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.92',
-    'JAX_COMPILATION_CACHE_DIR': str(folder / 'programs'),
+    'XLA_FLAGS': ' '.join(filter(None, flags)),
+    # JAX keeps XLA's choices of kernels there too, one file a kernel.
+    'JAX_COMPILATION_CACHE_DIR': str(cache.resolve()),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1',
   }
-  if small:
-    environment['XLA_FLAGS'] = _QUICK
-  return environment
 
 
 def _install(wheels, target):
@@ -317,12 +278,14 @@ def _within(version, bounds):
   return True
 
 
-def fastest(outcomes):
-  """Options of the step with most clips a second."""
+def fastest(
+  outcomes: list[Outcome], arguments: argparse.Namespace
+) -> list[str]:
+  """Options of the step with most clips a second; the given ones if none."""
   rows = [r for o in outcomes for r in o.rows if r['what'] == 'train step']
-  if not rows:
-    return []
-  best = max(rows, key=lambda row: row['clips_per_second'])
+  best = max(
+    rows, key=lambda row: row['clips_per_second'], default=vars(arguments)
+  )
   return [f'--{name}={best[name]}' for name in ('attention', 'remat', 'pairs')]
 
 
@@ -364,12 +327,14 @@ def bars(outcomes: list[Outcome]) -> list[str]:
       f'MFU of the SAM step: {max(mfu):.1%}; 20 % is level with the public'
       ' best of ViT-B in JAX on an H100, 45 % is the aim'
     )
-  both = [i for i, r in enumerate(rows) if r['what'] == 'blending, train step']
-  for i in both:
-    more = rows[i]['ms'] / rows[i - 1]['ms'] - 1
-    said.append(f'blending adds {more:.1%} to the step; the bar is 5 %')
+  step = None
   for row in rows:
-    if 'bit_equal' in row:
+    if row['what'] == 'train step':
+      step = row
+    elif row['what'] == 'blending, train step':
+      more = row['ms'] / step['ms'] - 1
+      said.append(f'blending adds {more:.1%} to the step; the bar is 5 %')
+    elif 'bit_equal' in row:
       said.append(
         'killed and resumed: '
         + ('bit-equal' if row['bit_equal'] else 'not bit-equal')
@@ -410,6 +375,7 @@ def _cell(name, value):
 
 
 def _parse():
+  names = {part.name: part for part in PARTS}
   parser = argparse.ArgumentParser(
     description=__doc__.splitlines()[0],
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -425,9 +391,39 @@ def _parse():
     '--patience', type=float, default=1.0, help="times each part's own limit"
   )
   parser.add_argument(
+    '--parts',
+    nargs='+',
+    choices=names,
+    metavar='NAME',
+    help=f'these alone, in this order, of: {", ".join(names)}',
+  )
+  parser.add_argument(
+    '--cache', type=pathlib.Path, help='keep what is compiled here'
+  )
+  parser.add_argument(
+    '--autotune',
+    type=int,
+    choices=range(5),
+    help='how much XLA times kernels while it compiles: 0 (not at all) is a'
+    " quick first figure, 4 is XLA's own default",
+  )
+  parser.add_argument(
+    '--pairs', type=int, help='of the steps; 32, or 2 with --small'
+  )
+  parser.add_argument(
+    '--attention', default='xla', help='where no step was measured before'
+  )
+  parser.add_argument(
+    '--remat', default='none', help='where no step was measured before'
+  )
+  parser.add_argument(
     '--small', action='store_true', help='small sizes, to try it on a CPU'
   )
   arguments = parser.parse_args()
+  arguments.pairs = arguments.pairs or (2 if arguments.small else 32)
+  # No CPU has cuDNN.
+  every = [n for n in names if not (arguments.small and 'cudnn' in n)]
+  arguments.parts = [names[name] for name in arguments.parts or every]
   if arguments.wheels and not arguments.wheels.is_dir():
     parser.error(f'--wheels={arguments.wheels}: no such folder')
   return arguments

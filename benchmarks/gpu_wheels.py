@@ -83,7 +83,9 @@ def required(
   left = list(requirements)
   while left:
     requirement = left.pop()
-    name = re.match(r'[\w.-]+', requirement)[0].replace('_', '-').lower()  # type: ignore[index]
+    named = re.match(r'[\w.-]+', requirement)
+    assert named, f'no name in the requirement {requirement!r}'
+    name = named[0].replace('_', '-').lower()
     # What is for an extra or another system; 'python_version' here holds.
     if re.search(r'extra\s*==|platform|implementation', requirement):
       continue

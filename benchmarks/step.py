@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import importlib
 import itertools
+import math
 import time
 
 import jax
@@ -55,7 +56,7 @@ class Row:
     dtype: Of the computation.
     remat: As configured.
     attention: As configured.
-    ms: Median wall time of a call.
+    ms: Median wall time of a call; not a number before it has run.
     cpu_ms: Median CPU time of a call, all threads of this process.
     clips_per_second: By wall time.
     compile_seconds: Wall time of trace and compilation.
@@ -77,6 +78,11 @@ class Row:
   temporary_bytes: int
   peak_bytes: int | None
   mfu: float | None
+
+  @property
+  def has_run(self) -> bool:
+    """Whether there are times, not only what compiling says."""
+    return not math.isnan(self.ms)
 
 
 def main() -> None:
@@ -114,7 +120,8 @@ def main() -> None:
       config, devices, arguments.repeats, what
     )
     for row in rows:
-      _print(name, row)
+      if row.has_run:
+        _print(name, row)
 
 
 def grow(
@@ -159,11 +166,11 @@ def measure(
   Args:
     config: The whole configuration.
     num_devices: Devices of the mesh.
-    repeats: Calls whose median is taken; 0: compiles, and runs nothing.
+    repeats: Calls whose median is taken.
     what: Any of PAIRS, STEP, BOTH, SCORE; nothing else is compiled.
 
   Yields:
-    A row for each; its times are not a number if nothing was run.
+    Two rows for each: as soon as it is compiled, and when it has run.
   """
   mesh = sharding.make_mesh(
     config.train.mesh_data,
@@ -180,27 +187,32 @@ def measure(
   pairs_program, pairs_compile = None, 0.0
   if PAIRS in what or BOTH in what:
     pairs_program, pairs_compile = _compile(make_pairs, *raw)
-  if pairs_program is not None and repeats:
-    batch = pairs_program(*raw)
-  else:  # to compile it takes as long as to compile a step
-    batch = _noise(jax.eval_shape(make_pairs, *raw), mesh)
 
-  def row(name, call, compiling, program, needed):
-    wall, cpu = _measure(call, repeats)
+  def rows(name, call, compiling, program, needed):
     device = mesh.devices.flat[0]
     peak = flops.peak_flops(device.device_kind, config.model.dtype)
-    return Row(
+    compiled = Row(
       what=name,
       devices=mesh.size,
       pairs=config.data.batch_size,
       dtype=config.model.dtype,
       remat=config.model.remat,
       attention=config.model.attention,
+      ms=math.nan,
+      cpu_ms=math.nan,
+      clips_per_second=math.nan,
+      compile_seconds=compiling,
+      temporary_bytes=program.memory_analysis().temp_size_in_bytes,
+      peak_bytes=None,
+      mfu=None,
+    )
+    yield compiled
+    wall, cpu = _measure(call, repeats)
+    yield dataclasses.replace(
+      compiled,
       ms=1e3 * wall,
       cpu_ms=1e3 * cpu,
       clips_per_second=num_clips / wall,
-      compile_seconds=compiling,
-      temporary_bytes=program.memory_analysis().temp_size_in_bytes,
       peak_bytes=(device.memory_stats() or {}).get('peak_bytes_in_use'),
       mfu=None
       if peak is None or needed is None
@@ -208,11 +220,15 @@ def measure(
     )
 
   if PAIRS in what:
-    yield row(
+    yield from rows(
       PAIRS, lambda: pairs_program(*raw), pairs_compile, pairs_program, None
     )
   if not {STEP, BOTH, SCORE} & set(what):
     return
+  if pairs_program is not None:
+    batch = pairs_program(*raw)
+  else:  # to compile it takes as long as to compile a step
+    batch = _noise(jax.eval_shape(make_pairs, *raw), mesh)
   graphdef, state, shardings = random_state(config, mesh)
   live = [state]  # donated and replaced at every step
 
@@ -233,9 +249,11 @@ def measure(
     )
     sam = flops.train_step_flops(model_config, num_clips, config.optimizer.rho)
     if STEP in what:
-      yield row(STEP, lambda: train(batch), step_compile, step_program, sam)
+      yield from rows(
+        STEP, lambda: train(batch), step_compile, step_program, sam
+      )
     if BOTH in what:
-      yield row(
+      yield from rows(
         BOTH,
         lambda: train(pairs_program(*raw)),
         pairs_compile + step_compile,
@@ -252,7 +270,7 @@ def measure(
       live[0].stats,
       batch,
     )
-    yield row(
+    yield from rows(
       SCORE,
       lambda: score_program(live[0].params, live[0].stats, batch),
       score_compile,
@@ -336,8 +354,6 @@ def _compile(function, *values):
 
 def _measure(call, repeats):
   """Median (wall, CPU) seconds of a call, all threads counted."""
-  if not repeats:
-    return np.nan, np.nan
   jax.block_until_ready(call())
   times = []
   for _ in range(repeats):

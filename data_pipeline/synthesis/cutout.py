@@ -57,7 +57,9 @@ def vulnerability_cutout(
   # such a clip is left whole.
   applied = drawn & jnp.any(below) & has_extra & jnp.any(bounds > 1.0)
   return Cutout(
-    kept=jnp.where(applied & cut, 0.0, 1.0),
+    # Of Python's numbers alone it were weakly typed, and the step compiled
+    # once more where its batch comes from elsewhere.
+    kept=jnp.where(applied & cut, 0.0, jnp.float32(1)),
     soft_label=jnp.where(applied, soft_label, 1.0),
     applied=applied,
   )
