@@ -33,8 +33,8 @@ class Command:
 COMMANDS = {
   'predict': Command(
     'Is the face in this video forged, when, and how sure?',
-    '--workdir=RUN --video=FILE',
-    ('workdir', 'video', 'out', 'config'),
+    'FILE... [--out=FILE]',
+    ('video', 'workdir', 'out', 'every', 'max_frames', 'config'),
   ),
   'check': Command(
     'Is a copy of a published data set whole?', '--source NAME --root FOLDER'

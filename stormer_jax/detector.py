@@ -21,6 +21,9 @@ from stormer_jax.runs import checkpoint
 from stormer_jax.weights import kept_weights, pretrained, weight_file
 
 Tree = Any
+# The detector that ships with the package: what `save_kept` writes, with its
+# calibration.json and card.md.
+SHIPPED = pathlib.Path(__file__).parent / 'weights' / 'small'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,20 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
     step=step,
     source=str(workdir / 'checkpoints' / str(step)),
   )
+
+
+def shipped_folder() -> pathlib.Path:
+  """The folder of the detector that ships with the package.
+
+  Raises:
+    FileNotFoundError: None does.
+  """
+  if not (SHIPPED / kept_weights.FILE).exists():
+    raise FileNotFoundError(
+      f'{SHIPPED}: no weights are shipped with this version; name a run of your'
+      ' own (--workdir=RUN, Detector.load(RUN)), as `make demo` trains one'
+    )
+  return SHIPPED
 
 
 def save_detector(

@@ -8,7 +8,7 @@
     [--config.eval.datasets="('celebdf_v2:test',)"]
   python -m stormer_jax.main --mode=calibrate --workdir=RUN --scores=FILE
   python -m stormer_jax.main --mode=report --scores=A=FILE,B=FILE --out=FOLDER
-  python -m stormer_jax.main --mode=predict --workdir=RUN --video=FILE
+  python -m stormer_jax.main --mode=predict [--workdir=RUN] --video=FILE
   python -m stormer_jax.main --mode=report --runs='SWEEP/*' [--out=FOLDER]
   python -m stormer_jax.main --mode=convert --source=A --destination=B
   python -m stormer_jax.main --mode=export --workdir=RUN --destination=FOLDER
@@ -53,6 +53,7 @@ from stormer_jax.scoring import (
   predict,
   study,
   tables,
+  video_detector,
 )
 from stormer_jax.weights import convert
 
@@ -67,7 +68,7 @@ _NEEDS = {
   'sweep': ('config',),  # and more, unless it only lists
   'evaluate': ('workdir', 'data_root'),
   'calibrate': ('workdir', 'scores'),
-  'predict': ('workdir', 'video'),
+  'predict': (),  # a video, as a flag or plainly
   'convert': ('source', 'destination'),
   'export': ('workdir', 'destination'),
   'plan': ('config',),
@@ -81,7 +82,18 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_enum('mode', None, MODES, 'What to do.', required=True)
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
   flags.DEFINE_string('data_root', None, 'Folder that prepare wrote.')
-  flags.DEFINE_string('video', None, 'Video file to predict.')
+  flags.DEFINE_multi_string(
+    'video',
+    None,
+    "What to answer for: a file, a folder, a pattern as 'clips/*.mp4', or"
+    ' @LIST, a file of such names; the flag may be repeated or left out.',
+  )
+  flags.DEFINE_float(
+    'every', 0.5, 'Seconds from clip to clip where frames are dense.'
+  )
+  flags.DEFINE_integer(
+    'max_frames', 2400, 'Frames of a video that are looked at, at most.'
+  )
   flags.DEFINE_string(
     'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
   )
@@ -150,8 +162,11 @@ def define_flags(argv: Sequence[str]) -> None:
   if mode in ('evaluate', 'predict', 'export') and not _early_flag(
     argv, 'config'
   ):
-    if workdir:
-      config = detector.load_config(pathlib.Path(workdir))
+    folder = pathlib.Path(workdir) if workdir else None
+    if mode == 'predict' and folder is None:
+      folder = detector.shipped_folder()
+    if folder:
+      config = detector.load_config(folder)
       evaluate.complete(config)
       config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
   else:
@@ -160,21 +175,21 @@ def define_flags(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> None:
   """Dispatches to the mode."""
-  if len(argv) > 1:
+  args, videos = flags.FLAGS, list(argv[1:])
+  if videos and args.mode != 'predict':
     raise ValueError(
-      f'unexpected argument {argv[1]}; all arguments are --flags'
+      f'unexpected argument {videos[0]}; all arguments are --flags'
     )
-  args = flags.FLAGS
   if args.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', args.compilation_cache)
   if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
     with distributed.joined():
-      _dispatch(args)
+      _dispatch(args, videos)
   else:
-    _dispatch(args)
+    _dispatch(args, videos)
 
 
-def _dispatch(args: flags.FlagValues) -> None:
+def _dispatch(args: flags.FlagValues, videos: list[str]) -> None:
   _require(*_NEEDS[args.mode])
   if args.config is not None:
     ranges.check(args.config)
@@ -201,13 +216,7 @@ def _dispatch(args: flags.FlagValues) -> None:
   elif args.mode == 'report':
     _report(args)
   elif args.mode == 'predict':
-    prediction = predict.predict(
-      args.config, args.workdir, args.video, args.out
-    )
-    if prediction.status != 'ok':
-      raise ValueError(
-        f'{args.video}: {prediction.status}: {prediction.message}'
-      )
+    _predict(args, [*(args.video or []), *videos])
   elif args.mode == 'export':
     run = detector.load_detector(
       pathlib.Path(args.workdir), args.config.eval.checkpoint
@@ -229,6 +238,22 @@ def _dispatch(args: flags.FlagValues) -> None:
         args.weights_key,
         args.half,
       )
+    )
+
+
+def _predict(args: flags.FlagValues, videos: list[str]) -> None:
+  if not videos:
+    raise ValueError('--mode=predict needs a video: --video=FILE')
+  look = video_detector.Look(every=args.every, max_frames=args.max_frames)
+  ready = video_detector.Detector.load(
+    args.workdir, options=evaluate.EvalConfig(**args.config.eval)
+  )
+  failures = predict.predict(ready, videos, predict.Outputs(out=args.out), look)
+  if len(failures) == 1:
+    raise ValueError(failures[0])
+  if failures:
+    raise ValueError(
+      f'{len(failures)} videos without a score; the first: {failures[0]}'
     )
 
 

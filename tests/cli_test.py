@@ -84,7 +84,9 @@ def test_an_unknown_command_is_one_line_with_those_that_are(
 def test_every_mode_has_a_command_and_every_flag_an_explanation(monkeypatch):
   values = flags.FlagValues()
   monkeypatch.setattr(flags, 'FLAGS', values)
-  for kind in ('string', 'enum', 'integer', 'bool', 'list', 'multi_string'):
+  for kind in (
+    *('string', 'enum', 'integer', 'float', 'bool', 'list', 'multi_string'),
+  ):
     define = getattr(flags, f'DEFINE_{kind}')
 
     def into(*given, _define=define, **options):

@@ -42,6 +42,8 @@ JOINING = {
   'stormer_jax.scoring.evaluate',
   'stormer_jax.scoring.export',
   'stormer_jax.scoring.predict',
+  'stormer_jax.scoring.video_detector',
+  'stormer_jax.scoring.video_list',
 }
 
 

@@ -43,61 +43,91 @@ def main_track(
 ) -> FaceTrack:
   """Follows every face and returns the one that a video is about.
 
-  Boxes are linked from frame to frame, best fit first; the main face is the
-  track with the largest sum of score x face size. Choosing the largest face
-  frame by frame (D26) jumps between people.
+  The main face is the track with the largest sum of score x face size.
+  Choosing the largest face frame by frame (D26) jumps between people.
 
   Args:
     detections: the faces of each frame.
     frame_indices: their frame numbers, ascending.
-    min_likeness: least overlap (or closeness, after a gap) of a link, [0, 1].
-    max_missed: looked-at frames a face may be missing before its track ends.
+    min_likeness: as in `Follower`.
+    max_missed: likewise.
   """
-  tracks: list[_OpenTrack] = []
-  for slot, faces in enumerate(detections):
-    open_tracks = [t for t in tracks if slot - t.last <= max_missed + 1]
-    free = set(range(len(faces.scores)))
-    links = sorted(
-      (
-        (-likeness, number, face)
-        for number, track in enumerate(open_tracks)
-        for face, likeness in enumerate(track.likeness(faces.boxes, slot))
-        if likeness >= min_likeness
-      ),
-    )
-    for _, number, face in links:
-      if face in free and open_tracks[number].last < slot:
-        free.remove(face)
-        open_tracks[number].add(slot, face, faces)
-    for face in sorted(free):
-      tracks.append(_OpenTrack())
-      tracks[-1].add(slot, face, faces)
+  follower = Follower(min_likeness=min_likeness, max_missed=max_missed)
+  numbers = [follower.follow(faces) for faces in detections]
   boxes = np.full((len(detections), 4), np.nan, np.float32)
   keypoints = np.full(
     (len(detections), backend_lib.NUM_KEYPOINTS, 2), np.nan, np.float32
   )
-  if tracks:
-    main = max(tracks, key=lambda track: track.weight)
-    for slot, face in main.faces.items():
-      boxes[slot] = detections[slot].boxes[face]
-      keypoints[slot] = detections[slot].keypoints[face]
+  if follower.weights:
+    main = max(range(len(follower.weights)), key=follower.weights.__getitem__)
+    for slot, of_faces in enumerate(numbers):
+      if main in of_faces:
+        face = of_faces.index(main)
+        boxes[slot] = detections[slot].boxes[face]
+        keypoints[slot] = detections[slot].keypoints[face]
   return FaceTrack(np.asarray(frame_indices), boxes, keypoints)
+
+
+class Follower:
+  """Links faces from frame to frame, best fit first, as the frames come.
+
+  Attributes:
+    weights: of each track so far, its sum of score x face size.
+  """
+
+  def __init__(self, *, min_likeness: float = 0.2, max_missed: int = 8):
+    """Begins without a face.
+
+    Args:
+      min_likeness: least overlap (or closeness, after a gap) of a link, [0, 1].
+      max_missed: looked-at frames a face may be missing before its track ends.
+    """
+    self.weights: list[float] = []
+    self._min_likeness = min_likeness
+    self._max_missed = max_missed
+    self._open: list[_OpenTrack] = []
+    self._slot = -1  # of the last frame
+
+  def follow(self, faces: backend_lib.Faces) -> list[int]:
+    """Takes the next frame's faces; returns the number of each one's track."""
+    self._slot += 1
+    slot = self._slot
+    self._open = [
+      track for track in self._open if slot - track.last <= self._max_missed + 1
+    ]
+    numbers = [-1] * len(faces.scores)
+    links = sorted(
+      (
+        (-likeness, place, face)
+        for place, track in enumerate(self._open)
+        for face, likeness in enumerate(track.likeness(faces.boxes, slot))
+        if likeness >= self._min_likeness
+      ),
+    )
+    for _, place, face in links:
+      track = self._open[place]
+      if numbers[face] < 0 and track.last < slot:
+        numbers[face] = track.number
+        track.see(slot, faces.boxes[face])
+    for face, number in enumerate(numbers):
+      if number < 0:
+        numbers[face] = len(self.weights)
+        self.weights.append(0.0)
+        self._open.append(_OpenTrack(numbers[face], slot, faces.boxes[face]))
+      self.weights[numbers[face]] += faces.weight(face)
+    return numbers
 
 
 class _OpenTrack:
   """A face being followed."""
 
-  def __init__(self) -> None:
-    self.faces: dict[int, int] = {}  # slot -> number of the face there
-    self.weight = 0.0
-    self.last = -1  # slot
-    self.box = np.zeros(4, np.float32)
-
-  def add(self, slot: int, face: int, faces: backend_lib.Faces) -> None:
-    self.faces[slot] = face
+  def __init__(self, number: int, slot: int, box: np.ndarray) -> None:
+    self.number = number
     self.last = slot
-    self.box = faces.boxes[face]
-    self.weight += faces.weight(face)
+    self.box = box
+
+  def see(self, slot: int, box: np.ndarray) -> None:
+    self.last, self.box = slot, box
 
   def likeness(self, boxes: np.ndarray, slot: int) -> np.ndarray:
     """How well boxes continue this track, in [0, 1]."""

@@ -1,248 +1,157 @@
-"""One video file -> the detector's answer.
+"""`--mode=predict`: videos on a command line -> answers, written as asked.
 
-Enter: any video that FFmpeg reads. Leaves: a `report.Prediction`, with the
-score of the video, of its clips and of its frames; or what it is that keeps
-the file from being scored. Frames, crops and their encoding are those of
-`data_pipeline.prepare` under the same frame rule, so that a file scores the
-same here as in `evaluate` (METHOD section 9).
+Enters: what `video_list` takes. Leaves: JSON of one video, or a table of many
+that the same command goes on with; and of each video, where asked, a page and
+an annotated film.
 """
 
+from collections.abc import Sequence
+import dataclasses
+import hashlib
 import json
-import math
 import os
 import pathlib
-from typing import cast, get_args
 
-import jax
-from ml_collections import config_dict
-import numpy as np
-
-from data_pipeline import prepare, prepared_video
-from data_pipeline import records as records_lib
-from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import embedded
-from data_pipeline.sources import catalogue, file_names
-from stormer_jax import detector as detector_lib
+from data_pipeline import prepare
+from data_pipeline.sources import file_names
 from stormer_jax.scoring import (
-  aggregation,
-  calibration,
-  clip_scorer,
-  evaluate,
-  metrics,
-  report,
+  answer,
+  answer_table,
+  video_detector,
+  video_list,
 )
+
+_DISTINCT = 12  # hexadecimal digits of what tells two settings apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """Where answers go.
+
+  Attributes:
+    out: File of the answer (JSON), or of many (.jsonl or .csv); None: standard
+      output, as JSON or JSON Lines.
+  """
+
+  out: str | os.PathLike[str] | None = None
 
 
 def predict(
-  config: config_dict.ConfigDict,
-  workdir: str | os.PathLike[str],
-  video: str | os.PathLike[str],
-  out: str | os.PathLike[str] | None = None,
-) -> report.Prediction:
-  """Scores one video file and writes the answer as JSON.
+  detector: video_detector.Detector,
+  named: Sequence[str],
+  outputs: Outputs | None = None,
+  look: video_detector.Look | None = None,
+) -> list[str]:
+  """Answers for videos and writes the answers.
 
   Args:
-    config: `eval` is read; the model is that of the checkpoint.
-    workdir: Run whose checkpoint `config.eval.checkpoint` names.
-    video: The file.
-    out: JSON file, and a line on standard output; None: all of it there.
+    detector: From `Detector.load`.
+    named: As in `video_list.expand`.
+    outputs: Where to.
+    look: How much of a video to look at.
 
   Returns:
-    The answer, also where its status is not 'ok'.
+    Of each video that has no score, a line that says why.
 
   Raises:
-    FileNotFoundError: No such file, run or checkpoint.
+    FileNotFoundError: The one file is not there.
+    ValueError: No video is named, or an output cannot be one.
   """
-  _check_file(pathlib.Path(video))
   prepare.silence_decoder()  # the status says what matters
-  options = evaluate.EvalConfig(**config.eval)
-  detector = detector_lib.load_detector(
-    pathlib.Path(workdir), options.checkpoint
-  )
-  prediction = predict_video(
-    detector,
-    pathlib.Path(video),
-    options,
-    embedded.EmbeddedBackend(),
-    calibration.load(
-      workdir, clip_scorer.weights_digest(detector), options.frame_rule
-    ),
-  )
-  if out is None:
-    print(report.prediction_json(prediction), end='', flush=True)
-  else:
-    report.write_prediction(prediction, out)
-    if prediction.status == 'ok':
-      notes = ''.join(
-        f'; {note}' for note in (*prediction.notes, prediction.calibration)
-      )
-      if prediction.answer:
-        notes = f'; {prediction.answer} ({prediction.probability:.3f}){notes}'
-      print(
-        f'{video}: score {prediction.score:.3f} (0 real, 1 fake) from'
-        f' {len(prediction.clips)} clips; written to {out}{notes}',
-        flush=True,
-      )
-  return prediction
-
-
-def predict_video(
-  detector: detector_lib.Detector,
-  video: pathlib.Path,
-  options: evaluate.EvalConfig,
-  backend: backend_lib.FaceBackend,
-  calibrated: calibration.Calibration | None = None,
-) -> report.Prediction:
-  """Scores one video file.
-
-  Args:
-    detector: From `detector.load_detector`.
-    video: The file.
-    options: Margin, flip, frame rule and batch size are read.
-    backend: Finds faces; the one that the evaluation's records come from.
-    calibrated: What the logits of the detector mean; None if nobody found out.
-
-  Raises:
-    FileNotFoundError: No such file.
-    ValueError: If a logit is not finite.
-  """
-  _check_file(video)
-  num_frames = detector.config.model.num_frames
-  provenance = {
-    **clip_scorer.provenance(detector),
-    'margin': options.margin,
-    'flip': options.flip,
-    'frame_rule': options.frame_rule,
-    'face_backend': backend.name,
-  }
-  meaning = calibration.not_calibrated(options.frame_rule)
-  if calibrated:
-    meaning = calibrated.said()
-  kept, (outcome,) = prepared_video.prepare_video(
-    video.absolute().parent,  # 12:30.mp4 by itself is a protocol to FFmpeg
-    catalogue.Video(
-      path=video.name, label=0, video_id=video.name, dataset='', split='test'
-    ),
-    [options.frame_rule],
-    prepared_video.Settings(min_frames=num_frames, clip_frames=num_frames),
-    backend,
-  )
-  if not kept:
-    assert outcome.reason in get_args(report.Status), outcome
-    return report.Prediction(
-      video=str(video),
-      status=cast(report.Status, outcome.reason),
-      message=outcome.detail,
-      notes=outcome.notes,
-      logit=math.nan,
-      score=math.nan,
-      clips=(),
-      frames=(),
-      provenance=provenance,
-      calibration=meaning,
-    )
-  (record,) = kept
-  provenance['video'] = json.loads(record.provenance)
-  outputs = _score(detector, record, options)
-  if not np.isfinite(outputs.logits).all():
+  outputs, look = outputs or Outputs(), look or video_detector.Look()
+  out = None if outputs.out is None else pathlib.Path(outputs.out)
+  as_table = out is not None and out.suffix.lower() in answer_table.SUFFIXES
+  if video_list.is_single(named) and not as_table:
+    said = detector.predict(named[0], look)
+    _write_one(said, out)
+    return _failures([said])
+  videos = video_list.expand(named)
+  if out is not None and not as_table:
     raise ValueError(
-      f'the detector answers {outputs.logits} to the clips of {video}: the '
-      'weights are damaged'
+      f'--out={out}: the answers to {len(videos)} videos go to a file of the'
+      f' form {" or ".join(answer_table.SUFFIXES)}'
     )
-  logit, score = aggregation.video_scores(
-    outputs.logits, np.zeros(len(outputs.logits), int), 1
-  )
-  probability = math.nan
-  if calibrated:
-    probability = float(calibrated.probability(logit)[0])
-  return report.Prediction(
-    video=str(video),
-    status='ok',
-    message='',
-    notes=outcome.notes,
-    logit=float(logit[0]),
-    score=float(score[0]),
-    clips=_clip_scores(record, outputs),
-    frames=_frame_scores(record, outputs),
-    provenance=provenance,
-    calibration=meaning,
-    probability=probability,
-    answer=calibrated.answer(float(logit[0])) if calibrated else '',
-  )
+  return _answer_many(detector, videos, out, look)
 
 
-def _check_file(video: pathlib.Path) -> None:
-  if video.is_dir():
-    raise ValueError(f'{video}: a folder; name one video file')
-  if not video.is_file():
-    raise FileNotFoundError(f'{video}: no such video file')
-  if not file_names.is_text(str(video)):
-    raise ValueError(f'{video}: its name is not UTF-8; rename the file')
+def _answer_many(
+  detector: video_detector.Detector,
+  videos: Sequence[str],
+  out: pathlib.Path | None,
+  look: video_detector.Look,
+) -> list[str]:
+  failures = []
+  if out is None:
+    for video in videos:
+      said = _answer(detector, video, look)
+      print(answer_table.json_line(said), end='', flush=True)
+      failures += _failures([said])
+    return failures
+  with answer_table.AnswerTable(out, made_with(detector, look)) as table:
+    for number, video in enumerate(videos, start=1):
+      if _name(video) not in table.finished:
+        said = _answer(detector, video, look)
+        table.add(said)
+        print(f'{number}/{len(videos)} {_line(said)}', flush=True)
+    statuses = {_name(v): table.finished[_name(v)] for v in videos}
+  bad = [name for name, status in statuses.items() if status != 'ok']
+  print(f'{len(videos)} videos, {len(bad)} without a score; written to {out}')
+  return [f'{name}: {statuses[name]}' for name in bad]
 
 
-def _score(
-  detector: detector_lib.Detector,
-  record: records_lib.VideoRecord,
-  options: evaluate.EvalConfig,
-) -> clip_scorer.HostOutputs:
-  """Cuts a record into clips and scores them, a batch at a time."""
-  num_frames = detector.config.model.num_frames
-  num_clips = len(record.frames) // num_frames
-  frames = np.stack([records_lib.decode_frame(f) for f in record.frames])
-  clips = frames[: num_clips * num_frames].reshape(
-    num_clips, num_frames, *frames.shape[1:]
-  )
-  scorer = clip_scorer.make_frame_scorer(
-    detector, margin=options.margin, flip=options.flip
-  )
-  outputs = [
-    scorer(clips[start : start + options.batch_size])
-    for start in range(0, num_clips, options.batch_size)
-  ]
-  return jax.tree.map(lambda *rows: np.concatenate(rows), *outputs)
-
-
-def _clip_scores(
-  record: records_lib.VideoRecord, outputs: clip_scorer.HostOutputs
-) -> tuple[report.ClipScore, ...]:
-  num_clips, num_frames = outputs.soft_label_logits.shape
-  shape = num_clips, num_frames
-  indices = record.frame_indices[: num_clips * num_frames].reshape(shape)
-  times = record.times[: num_clips * num_frames].reshape(shape)
-  return tuple(
-    report.ClipScore(
-      frame_indices=tuple(of_clip),
-      times=tuple(times_of_clip),
-      logit=logit,
-      score=score,
+def _answer(
+  detector: video_detector.Detector, video: str, look: video_detector.Look
+) -> answer.Answer:
+  """One of many: what would end a single one is a row."""
+  if not file_names.is_text(video):
+    return detector.refuse(
+      _name(video), 'its name is not UTF-8; rename the file'
     )
-    for of_clip, times_of_clip, logit, score in zip(
-      indices.tolist(),
-      times.tolist(),
-      outputs.logits.tolist(),
-      metrics.sigmoid(outputs.logits).tolist(),
-      strict=True,
-    )
+  try:
+    return detector.predict(video, look)
+  except FileNotFoundError:
+    return detector.refuse(video, 'no such video file')
+
+
+def _name(video: str) -> str:
+  """The name of a video in its row."""
+  return video if file_names.is_text(video) else file_names.printable(video)
+
+
+def made_with(
+  detector: video_detector.Detector, look: video_detector.Look
+) -> str:
+  """Hashes all that an answer depends on besides the video."""
+  parts = {**detector.provenance, 'look': dataclasses.asdict(look)}
+  # The same weights in another folder answer the same.
+  del parts['checkpoint'], parts['versions']
+  if detector.calibration:
+    parts['calibration'] = dataclasses.asdict(detector.calibration)
+  text = json.dumps(parts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:_DISTINCT]
+
+
+def _write_one(said: answer.Answer, out: pathlib.Path | None) -> None:
+  if out is None:
+    print(said.to_json(), end='', flush=True)
+    return
+  said.write(out)
+  if said.status == 'ok':
+    print(f'{_line(said)}; written to {out}', flush=True)
+
+
+def _line(said: answer.Answer) -> str:
+  """An answer in one line, for a terminal."""
+  if said.status != 'ok':
+    return f'{said.video}: {said.status}: {said.message}'
+  notes = ''.join(f'; {note}' for note in (*said.notes, said.calibration))
+  if said.answer:
+    notes = f'; {said.answer} ({said.probability:.3f}){notes}'
+  return (
+    f'{said.video}: score {said.score:.3f} (0 real, 1 fake) from'
+    f' {len(said.clips)} clips{notes}'
   )
 
 
-def _frame_scores(
-  record: records_lib.VideoRecord, outputs: clip_scorer.HostOutputs
-) -> tuple[report.FrameScore, ...]:
-  soft_labels = metrics.sigmoid(outputs.soft_label_logits.reshape(-1))
-  # Frames after the last whole clip were not scored.
-  return tuple(
-    report.FrameScore(
-      frame_index=index,
-      time=time,
-      soft_label=soft_label,
-      box=tuple(box),
-    )
-    for index, time, soft_label, box in zip(
-      record.frame_indices.tolist(),
-      record.times.tolist(),
-      soft_labels.tolist(),
-      record.boxes.tolist(),
-      strict=False,
-    )
-  )
+def _failures(answers: Sequence[answer.Answer]) -> list[str]:
+  return [_line(said) for said in answers if said.status != 'ok']

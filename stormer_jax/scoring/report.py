@@ -1,9 +1,8 @@
-"""What scoring found, and the only writer of it: table, JSON and CSV.
+"""What scoring a data set found, and the only writer of it: table, JSON, CSV.
 
-Enter: `Scores` of a data set or the `Prediction` of one video. Leave: text for
-people and files for programs. Logits are of the classification head, scores
-their sigmoid: the probability of fake, in [0, 1]. Times are seconds, boxes
-x0 y0 x1 y1 in pixels of the source frame.
+Enter: `Scores` of a data set. Leave: text for people and files for programs.
+Logits are of the classification head, scores their sigmoid: the probability of
+fake, in [0, 1]. `answer` is what scoring one video found.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ import json
 import math
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -80,51 +79,6 @@ class Scores:
   def count(self, label: int) -> int:
     """Number of scored videos of one class."""
     return sum(r.label == label and not r.reason for r in self.rows)
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipScore:
-  """One clip of a predicted video."""
-
-  frame_indices: tuple[int, ...]  # in the source video
-  times: tuple[float, ...]  # s from the video's first frame; nan: none
-  logit: float
-  score: float
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameScore:
-  """One frame of a scored clip.
-
-  `soft_label` is the temporal head's answer in [0, 1]: how strong a blending
-  boundary it sees in the frame.
-  """
-
-  frame_index: int
-  time: float
-  soft_label: float
-  box: tuple[float, float, float, float]
-
-
-Status = Literal['ok', 'no_face', 'too_short', 'unreadable']
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """The answer for one video file; score and logit are nan unless 'ok'."""
-
-  video: str
-  status: Status
-  message: str  # what is wrong; '' when ok
-  notes: tuple[str, ...]  # what is odd about the file, also when ok
-  logit: float
-  score: float
-  clips: tuple[ClipScore, ...]
-  frames: tuple[FrameScore, ...]
-  provenance: Mapping[str, Any]
-  calibration: str = ''  # where the probability comes from, or that none is
-  probability: float = math.nan  # of fake; nan without a calibration
-  answer: str = ''  # 'likely real' | 'uncertain' | 'likely fake'; '' likewise
 
 
 def measured(
@@ -281,20 +235,6 @@ def metrics_json(scores: Scores) -> str:
       'settings': scores.settings,
     }
   )
-
-
-def prediction_json(prediction: Prediction) -> str:
-  """Returns the prediction as JSON; null stands for a score it has not."""
-  return _json(prediction)
-
-
-def write_prediction(
-  prediction: Prediction, out: str | os.PathLike[str]
-) -> None:
-  """Writes the prediction as a JSON file, whole or not at all."""
-  out = pathlib.Path(out)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  _write(out, prediction_json(prediction))
 
 
 def _table_row(title: str, estimate: bootstrap.Estimate) -> str:
