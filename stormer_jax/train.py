@@ -353,8 +353,9 @@ def _check(config: config_dict.ConfigDict) -> None:
 
 def _starting_weights(config, abstract, init_weights):
   if config.init_from:
+    is_shipped = config.init_from == 'small'
     weights = detector.read_weights(
-      config.init_from,
+      detector.shipped_folder() if is_shipped else config.init_from,
       {'params': abstract.params, 'stats': abstract.stats},
       config.weights_key,
     )
