@@ -33,8 +33,11 @@ class Command:
 COMMANDS = {
   'predict': Command(
     'Is the face in this video forged, when, and how sure?',
-    'FILE... [--out=FILE]',
-    ('video', 'workdir', 'out', 'every', 'max_frames', 'config'),
+    'FILE... [--html=PAGE] [--out=FILE]',
+    (
+      *('video', 'workdir', 'out', 'html', 'mp4', 'every', 'max_frames'),
+      'config',
+    ),
   ),
   'check': Command(
     'Is a copy of a published data set whole?', '--source NAME --root FOLDER'

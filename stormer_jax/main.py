@@ -61,7 +61,10 @@ MODES = (
   *('train', 'sweep', 'evaluate', 'calibrate', 'report', 'predict'),
   *('convert', 'export', 'plan'),
 )
-_PATHS = ('workdir', 'data_root', 'video', 'out', 'source', 'destination')
+_PATHS = (
+  *('workdir', 'data_root', 'video', 'out', 'html', 'mp4'),
+  *('source', 'destination'),
+)
 _WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
 _NEEDS = {
   'train': ('config', 'workdir', 'data_root'),
@@ -87,6 +90,12 @@ def define_flags(argv: Sequence[str]) -> None:
     None,
     "What to answer for: a file, a folder, a pattern as 'clips/*.mp4', or"
     ' @LIST, a file of such names; the flag may be repeated or left out.',
+  )
+  flags.DEFINE_string(
+    'html', None, 'Page of the answer; a folder of pages for many videos.'
+  )
+  flags.DEFINE_string(
+    'mp4', None, 'Annotated film; a folder of films for many videos.'
   )
   flags.DEFINE_float(
     'every', 0.5, 'Seconds from clip to clip where frames are dense.'

@@ -38,6 +38,7 @@ JOINING = {
   'stormer_jax.main',
   'stormer_jax.train',
   'stormer_jax.validation',
+  'stormer_jax.scoring.annotated_video',
   'stormer_jax.scoring.clip_scorer',
   'stormer_jax.scoring.evaluate',
   'stormer_jax.scoring.export',

@@ -38,6 +38,7 @@ class ClipScore:
   logit: float
   score: float
   track: int = 1  # number of the person
+  probability: float = math.nan  # of fake, were it all of a video
 
 
 @dataclasses.dataclass(frozen=True)

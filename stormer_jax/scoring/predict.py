@@ -15,7 +15,9 @@ import pathlib
 from data_pipeline import prepare
 from data_pipeline.sources import file_names
 from stormer_jax.scoring import (
+  annotated_video,
   answer,
+  answer_page,
   answer_table,
   video_detector,
   video_list,
@@ -31,9 +33,42 @@ class Outputs:
   Attributes:
     out: File of the answer (JSON), or of many (.jsonl or .csv); None: standard
       output, as JSON or JSON Lines.
+    html: File of the page; of many videos a folder of them; None: no page.
+    mp4: Likewise of the annotated film.
   """
 
   out: str | os.PathLike[str] | None = None
+  html: str | os.PathLike[str] | None = None
+  mp4: str | os.PathLike[str] | None = None
+
+  def render(
+    self, said: answer.Answer, card: str, *, of_many: bool
+  ) -> list[str]:
+    """Writes page and film of a video; returns where they are."""
+    written = []
+    if self.html is not None:
+      place = _place(self.html, said.video, '.html', of_many)
+      answer_page.write(said, place, card)
+      written.append(str(place))
+    if self.mp4 is not None and said.status == 'ok':
+      place = _place(self.mp4, said.video, '.mp4', of_many)
+      annotated_video.write(said, said.video, place)
+      written.append(str(place))
+    return written
+
+
+def _place(
+  named: str | os.PathLike[str], video: str, suffix: str, of_many: bool
+) -> pathlib.Path:
+  """The file itself, or one in the folder named after the video's path."""
+  place = pathlib.Path(named)
+  if of_many:
+    digest = hashlib.sha256(os.fsencode(video)).hexdigest()[:8]
+    stem = file_names.printable(pathlib.PurePath(video).stem)[:80]
+    return place / f'{stem}-{digest}{suffix}'
+  if place.is_dir():
+    raise ValueError(f'{place}: a folder; name the {suffix} file')
+  return place
 
 
 def predict(
@@ -63,7 +98,8 @@ def predict(
   as_table = out is not None and out.suffix.lower() in answer_table.SUFFIXES
   if video_list.is_single(named) and not as_table:
     said = detector.predict(named[0], look)
-    _write_one(said, out)
+    written = outputs.render(said, detector.card, of_many=False)
+    _write_one(said, out, written)
     return _failures([said])
   videos = video_list.expand(named)
   if out is not None and not as_table:
@@ -71,7 +107,7 @@ def predict(
       f'--out={out}: the answers to {len(videos)} videos go to a file of the'
       f' form {" or ".join(answer_table.SUFFIXES)}'
     )
-  return _answer_many(detector, videos, out, look)
+  return _answer_many(detector, videos, out, look, outputs)
 
 
 def _answer_many(
@@ -79,11 +115,13 @@ def _answer_many(
   videos: Sequence[str],
   out: pathlib.Path | None,
   look: video_detector.Look,
+  outputs: Outputs,
 ) -> list[str]:
   failures = []
   if out is None:
     for video in videos:
       said = _answer(detector, video, look)
+      outputs.render(said, detector.card, of_many=True)
       print(answer_table.json_line(said), end='', flush=True)
       failures += _failures([said])
     return failures
@@ -91,6 +129,7 @@ def _answer_many(
     for number, video in enumerate(videos, start=1):
       if _name(video) not in table.finished:
         said = _answer(detector, video, look)
+        outputs.render(said, detector.card, of_many=True)
         table.add(said)
         print(f'{number}/{len(videos)} {_line(said)}', flush=True)
     statuses = {_name(v): table.finished[_name(v)] for v in videos}
@@ -131,13 +170,17 @@ def made_with(
   return hashlib.sha256(text.encode()).hexdigest()[:_DISTINCT]
 
 
-def _write_one(said: answer.Answer, out: pathlib.Path | None) -> None:
-  if out is None:
+def _write_one(
+  said: answer.Answer, out: pathlib.Path | None, written: list[str]
+) -> None:
+  if out is not None:
+    said.write(out)
+    written = [str(out), *written]
+  elif not written:
     print(said.to_json(), end='', flush=True)
     return
-  said.write(out)
   if said.status == 'ok':
-    print(f'{_line(said)}; written to {out}', flush=True)
+    print(f'{_line(said)}; written to {", ".join(written)}', flush=True)
 
 
 def _line(said: answer.Answer) -> str:

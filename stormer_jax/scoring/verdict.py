@@ -13,10 +13,10 @@ import numpy as np
 
 from stormer_jax.scoring import answer, calibration, metrics, passages
 
-# Choice: a person decides with half as many clips as one video had for the
-# calibration (32 frames), or as the longest seen person has, if those are
-# fewer; with less, the worst of many would be the least looked at.
-_CLIPS_OF_A_VIDEO = 8
+# Choice: a person decides with half as many clips as a video has in an
+# evaluation, or as the longest seen person has, if those are fewer; with less,
+# the worst of many would be the least looked at.
+_FRAMES_OF_A_VIDEO = 32
 # Choice: and with a face a third as large as the main one's, for a face of the
 # background is hardly more than its enlargement.
 _SIZE_SHARE = 1 / 3
@@ -69,14 +69,16 @@ class Verdict:
 def decide(
   people: Sequence[PersonScores],
   calibrated: calibration.Calibration | None,
+  clip_frames: int,
 ) -> Verdict:
   """Decides a video: the worst person's, among those seen well enough.
 
   Args:
     people: At least one, each with at least one clip.
     calibrated: What logits mean; None: no answer but a score.
+    clip_frames: Of a clip.
   """
-  left_out = _left_out(people)
+  left_out = _left_out(people, _FRAMES_OF_A_VIDEO // clip_frames)
   able = [p for p in people if not left_out[p.number]]
   decides = max(able, key=lambda p: float(p.logits.mean())).number
   tracks = tuple(
@@ -119,11 +121,13 @@ def level(calibrated: calibration.Calibration | None) -> float:
   return (math.log(high / (1 - high)) - calibrated.intercept) / calibrated.slope
 
 
-def _left_out(people: Sequence[PersonScores]) -> dict[int, str]:
+def _left_out(
+  people: Sequence[PersonScores], clips_of_a_video: int
+) -> dict[int, str]:
   """Why a person cannot decide, by number."""
   main = max(people, key=lambda p: p.weight)
   longest = max(len(p.logits) for p in people)
-  enough = max(1, min(_CLIPS_OF_A_VIDEO, longest) // 2)
+  enough = max(1, min(clips_of_a_video, longest) // 2)
   reasons = {}
   for person in people:
     reason = ''
@@ -159,7 +163,7 @@ def _track(
     logit=logit,
     score=_score(logit),
     interval=_interval(person.logits, calibrated),
-    probability=_probability(logit, calibrated),
+    probability=probability(logit, calibrated),
     answer=_verdict_of(logit, calibrated),
   )
 
@@ -168,9 +172,10 @@ def _score(logit: float) -> float:
   return float(metrics.sigmoid(np.array(logit)))
 
 
-def _probability(
+def probability(
   logit: float, calibrated: calibration.Calibration | None
 ) -> float:
+  """Of fake, of a mean logit; NaN where nobody found out what logits mean."""
   if calibrated is None:
     return math.nan
   return float(calibrated.probability(np.array([logit]))[0])
@@ -216,7 +221,7 @@ def _segments(
       num_clips=passage.last - passage.first + 1,
       logit=passage.logit,
       score=_score(passage.logit),
-      probability=_probability(passage.logit, calibrated),
+      probability=probability(passage.logit, calibrated),
     )
     for passage in passages.find(
       person.logits[order].astype(np.float64),

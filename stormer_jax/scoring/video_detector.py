@@ -111,6 +111,11 @@ class Detector:
       'flip': options.flip,
       'frame_rule': options.frame_rule,
       'face_backend': self._backend.name,
+      # What a head says that was not trained means nothing.
+      'trained_heads': {
+        'vulnerability_map': detector.config.loss.spatial_weight > 0,
+        'soft_labels': detector.config.loss.temporal_weight > 0,
+      },
     }
 
   @classmethod
@@ -365,15 +370,12 @@ class _Reading:
     scored: list[_Scored],
     notes: tuple[str, ...],
   ) -> answer.Answer:
-    numbers = {
-      person: number
-      for number, person in enumerate(
-        sorted({clip.person for clip in scored}), start=1
-      )
-    }
     scored = sorted(
-      scored, key=lambda clip: (clip.frame_indices[0], clip.person)
+      scored,
+      key=lambda c: (c.frame_indices[0], c.boxes[0, 0]),  # left to right
     )
+    order = dict.fromkeys(clip.person for clip in scored)
+    numbers = {person: number for number, person in enumerate(order, start=1)}
     calibrated = self._ready.calibration
     decided = verdict.decide(
       [
@@ -385,6 +387,7 @@ class _Reading:
         for person, number in numbers.items()
       ],
       calibrated,
+      self._ready.num_frames,
     )
     deciding = decided.deciding
     own = [clip for clip in scored if numbers[clip.person] == deciding.number]
@@ -398,7 +401,11 @@ class _Reading:
       brightness=float(np.median([clip.brightness for clip in own])),
     )
     return dataclasses.replace(
-      self.none('ok', '', (*notes, *decided.notes, *_remarks(quality))),
+      self.none(
+        'ok',
+        '',
+        (*notes, *decided.notes, *_remarks(quality, sampling.frames_in_file)),
+      ),
       sentence=decided.sentence,
       answer=decided.said,
       logit=deciding.logit,
@@ -407,7 +414,9 @@ class _Reading:
       interval=deciding.interval,
       segments=decided.segments,
       tracks=decided.tracks,
-      clips=tuple(_clip(clip, numbers[clip.person]) for clip in scored),
+      clips=tuple(
+        _clip(clip, numbers[clip.person], calibrated) for clip in scored
+      ),
       frames=tuple(
         frame
         for clip in scored
@@ -520,13 +529,16 @@ def _person(
   )
 
 
-def _clip(clip: _Scored, number: int) -> answer.ClipScore:
+def _clip(
+  clip: _Scored, number: int, calibrated: calibration.Calibration | None
+) -> answer.ClipScore:
   return answer.ClipScore(
     frame_indices=tuple(clip.frame_indices.tolist()),
     times=tuple(clip.times.tolist()),
     logit=clip.logit,
     score=float(metrics.sigmoid(np.array(clip.logit))),
     track=number,
+    probability=verdict.probability(clip.logit, calibrated),
   )
 
 
@@ -541,13 +553,15 @@ def _frames(clip: _Scored, number: int) -> Iterator[answer.FrameScore]:
     yield answer.FrameScore(index, time, soft_label, tuple(box), number)
 
 
-def _remarks(quality: answer.Quality) -> Iterator[str]:
+def _remarks(quality: answer.Quality, num_frames: int) -> Iterator[str]:
   """What in the pictures makes an answer less sure."""
   # Choice: the crop is 256 px, so a smaller face is mostly enlargement.
   if quality.face_size < 64:
     yield f'the face is small, {quality.face_size:.0f} px'
   if quality.brightness < 40:
     yield 'the face is dark'
+  if num_frames == 1:
+    yield 'a still picture: one frame, judged by itself'
   if quality.brightness > 220:
     yield 'the face is very bright'
 
