@@ -232,11 +232,13 @@ def _key_clip(
   who = f'Person {snapshot.track}, ' if len(said.tracks) > 1 else ''
   caption = (
     f'<figcaption>{who}{timeline.clock(clip.times[0])}:'
-    f' {_chance(clip.probability, clip.score)}</figcaption>'
+    f' {clip.score if math.isnan(clip.probability) else clip.probability:.2f}'
+    '</figcaption>'
   )
   if len(faces) == 1:
     pictures = f'<div class="frames">{faces[0]}{"".join(maps)}</div>'
-    return f'<figure class="clip one">{caption}{pictures}</figure>'
+    kind = 'one' if maps else 'bare'
+    return f'<figure class="clip {kind}">{caption}{pictures}</figure>'
   rows = ''.join(
     f'<div class="frames">{"".join(row)}</div>' for row in (faces, maps) if row
   )
@@ -250,10 +252,12 @@ def _looked_at(said: answer.Answer) -> str:
       f'{sampling.frames_decoded} of {sampling.frames_in_file} frames, of which'
       f' {sampling.frames_with_face} show a face'
     )
-    rule = {
-      'dense': f'clips of {sampling.clip_frames} frames in a row',
-      'uniform': f'clips of {sampling.clip_frames} frames far apart',
-    }[sampling.frame_rule]
+    far = 'in a row' if sampling.frame_rule == 'dense' else 'far apart'
+    rule = (
+      'single frames'
+      if sampling.clip_frames == 1
+      else f'clips of {sampling.clip_frames} frames {far}'
+    )
     spacing = (
       ''
       if math.isnan(sampling.spacing)

@@ -41,6 +41,16 @@ class Outputs:
   html: str | os.PathLike[str] | None = None
   mp4: str | os.PathLike[str] | None = None
 
+  def check(self, *, of_many: bool) -> None:
+    """Raises ValueError for a place that cannot be one; before any work."""
+    for place, suffix in ((self.html, '.html'), (self.mp4, '.mp4')):
+      if place is None:
+        continue
+      if of_many and pathlib.Path(place).is_file():
+        raise ValueError(f'{place}: a file; name a folder of {suffix} files')
+      if not of_many and pathlib.Path(place).is_dir():
+        raise ValueError(f'{place}: a folder; name the {suffix} file')
+
   def render(
     self, said: answer.Answer, card: str, *, of_many: bool
   ) -> list[str]:
@@ -66,8 +76,6 @@ def _place(
     digest = hashlib.sha256(os.fsencode(video)).hexdigest()[:8]
     stem = file_names.printable(pathlib.PurePath(video).stem)[:80]
     return place / f'{stem}-{digest}{suffix}'
-  if place.is_dir():
-    raise ValueError(f'{place}: a folder; name the {suffix} file')
   return place
 
 
@@ -94,9 +102,11 @@ def predict(
   """
   prepare.silence_decoder()  # the status says what matters
   outputs, look = outputs or Outputs(), look or video_detector.Look()
+  of_many = not video_list.is_single(named)
+  outputs.check(of_many=of_many)
   out = None if outputs.out is None else pathlib.Path(outputs.out)
   as_table = out is not None and out.suffix.lower() in answer_table.SUFFIXES
-  if video_list.is_single(named) and not as_table:
+  if not of_many and not as_table:
     said = detector.predict(named[0], look)
     written = outputs.render(said, detector.card, of_many=False)
     _write_one(said, out, written)
@@ -107,7 +117,7 @@ def predict(
       f'--out={out}: the answers to {len(videos)} videos go to a file of the'
       f' form {" or ".join(answer_table.SUFFIXES)}'
     )
-  return _answer_many(detector, videos, out, look, outputs)
+  return _answer_many(detector, videos, out, look, outputs, of_many)
 
 
 def _answer_many(
@@ -116,12 +126,13 @@ def _answer_many(
   out: pathlib.Path | None,
   look: video_detector.Look,
   outputs: Outputs,
+  of_many: bool,
 ) -> list[str]:
   failures = []
   if out is None:
     for video in videos:
       said = _answer(detector, video, look)
-      outputs.render(said, detector.card, of_many=True)
+      outputs.render(said, detector.card, of_many=of_many)
       print(answer_table.json_line(said), end='', flush=True)
       failures += _failures([said])
     return failures
@@ -129,7 +140,7 @@ def _answer_many(
     for number, video in enumerate(videos, start=1):
       if _name(video) not in table.finished:
         said = _answer(detector, video, look)
-        outputs.render(said, detector.card, of_many=True)
+        outputs.render(said, detector.card, of_many=of_many)
         table.add(said)
         print(f'{number}/{len(videos)} {_line(said)}', flush=True)
     statuses = {_name(v): table.finished[_name(v)] for v in videos}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from random_detector import make_detector
 
+from configs import tiny
 from data_pipeline.faces import video as video_lib
 from stormer_jax.scoring import (
   annotated_video,
@@ -15,9 +16,9 @@ from stormer_jax.scoring import (
 )
 
 
-@pytest.fixture
-def ready(tiny_config):
-  detector = make_detector(tiny_config)
+@pytest.fixture(scope='module')
+def ready():
+  detector = make_detector(tiny.get_config())
   ready = video_detector.Detector(
     detector,
     evaluate.EvalConfig(**{**detector.config.eval, 'frame_rule': 'dense'}),

@@ -9,6 +9,7 @@ import bright_faces
 import pytest
 from random_detector import make_detector
 
+from configs import tiny
 from stormer_jax.scoring import (
   answer,
   answer_page,
@@ -48,9 +49,9 @@ def read(page):
   return checked
 
 
-@pytest.fixture
-def ready(tiny_config):
-  detector = make_detector(tiny_config)
+@pytest.fixture(scope='module')
+def ready():
+  detector = make_detector(tiny.get_config())
   made = calibration.Calibration(
     method='platt',
     slope=1.0,
@@ -78,10 +79,10 @@ def ready(tiny_config):
   return ready
 
 
-@pytest.fixture
-def said(ready, tmp_path):
+@pytest.fixture(scope='module')
+def said(ready, tmp_path_factory):
   video = bright_faces.write_squares(
-    tmp_path / '<b>&film.mp4',
+    tmp_path_factory.mktemp('page') / '<b>&film.mp4',
     100,
     lambda t: [(20, 120, False), (200, 80, 50 <= t < 75)],
   )
@@ -133,8 +134,8 @@ def test_a_page_of_no_answer_says_why(ready, status, message):
   assert 'No answer' in words and message[1:] in words
 
 
-def test_without_a_calibration_there_is_no_verdict(ready, said, tmp_path):
-  ready.calibration = None
+def test_without_a_calibration_there_is_no_verdict(ready, said, monkeypatch):
+  monkeypatch.setattr(ready, 'calibration', None)
   plain = ready.predict(said.video)
   words = ' '.join(read(answer_page.make(plain)).words)
   assert 'No verdict' in words and 'score, not calibrated' in words

@@ -8,12 +8,13 @@ import bright_faces
 import pytest
 from random_detector import make_detector
 
+from configs import tiny
 from stormer_jax.scoring import evaluate, predict, video_detector
 
 
-@pytest.fixture
-def ready(tiny_config):
-  detector = make_detector(tiny_config)
+@pytest.fixture(scope='module')
+def ready():
+  detector = make_detector(tiny.get_config())
   return video_detector.Detector(
     detector,
     evaluate.EvalConfig(**detector.config.eval),
@@ -56,7 +57,9 @@ def test_one_bad_file_is_a_row_and_no_end(ready, folder, capsys):
 
 
 @pytest.mark.parametrize('suffix', ['.jsonl', '.csv'])
-def test_a_stopped_table_is_gone_on_with(ready, folder, tmp_path, suffix):
+def test_a_stopped_table_is_gone_on_with(
+  ready, folder, tmp_path, monkeypatch, suffix
+):
   whole, part = tmp_path / f'whole{suffix}', tmp_path / f'part{suffix}'
   first = predict.predict(ready, [str(folder)], predict.Outputs(whole))
   content = whole.read_bytes()
@@ -64,8 +67,10 @@ def test_a_stopped_table_is_gone_on_with(ready, folder, tmp_path, suffix):
   part.write_bytes(content[:cut])  # killed in the middle of a row
   asked = []
   answers = ready.predict
-  ready.predict = lambda video, look: (
-    asked.append(video) or answers(video, look)
+  monkeypatch.setattr(
+    ready,
+    'predict',
+    lambda video, look: asked.append(video) or answers(video, look),
   )
   again = predict.predict(ready, [str(folder)], predict.Outputs(part))
   assert part.read_bytes() == content and again == first
@@ -120,3 +125,27 @@ def test_a_single_file_that_is_not_there_is_named(ready, tmp_path):
 def test_answers_to_many_need_a_table(ready, folder, tmp_path):
   with pytest.raises(ValueError, match=r'\.jsonl or \.csv'):
     predict.predict(ready, [str(folder)], predict.Outputs(tmp_path / 'a.json'))
+
+
+def test_pages_and_films_stand_beside_the_rows(ready, folder, tmp_path):
+  outputs = predict.Outputs(
+    tmp_path / 'a.csv', tmp_path / 'pages', tmp_path / 'films'
+  )
+  predict.predict(ready, [str(folder)], outputs)
+  pages = sorted(path.name for path in (tmp_path / 'pages').iterdir())
+  assert [name.split('-')[0] for name in pages] == ['a', 'b', 'c', 'd']
+  films = sorted(path.name for path in (tmp_path / 'films').iterdir())
+  assert [name.split('-')[0] for name in films] == ['a', 'b']
+
+
+def test_a_page_alone_leaves_standard_output_to_people(
+  ready, folder, tmp_path, capsys
+):
+  page = tmp_path / 'a.html'
+  predict.predict(ready, [str(folder / 'a.mp4')], predict.Outputs(html=page))
+  said = capsys.readouterr().out
+  assert said.rstrip().endswith(f'written to {page}') and page.exists()
+  with pytest.raises(ValueError, match=r'a folder; name the \.html file'):
+    predict.predict(
+      ready, [str(folder / 'a.mp4')], predict.Outputs(html=tmp_path)
+    )

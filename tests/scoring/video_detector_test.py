@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from random_detector import make_detector
 
+from configs import tiny
 from data_pipeline import prepared_video, record_writer
 from data_pipeline import records as records_lib
 from data_pipeline.sources import catalogue
@@ -25,9 +26,9 @@ from stormer_jax.scoring import (
 )
 
 
-@pytest.fixture
-def detector(tiny_config):
-  return make_detector(tiny_config)
+@pytest.fixture(scope='module')
+def detector():
+  return make_detector(tiny.get_config())
 
 
 def _ready(detector, calibrated=None, **changes):
