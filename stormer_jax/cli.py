@@ -39,6 +39,11 @@ COMMANDS = {
       'config',
     ),
   ),
+  'app': Command(
+    'Serve a page that answers for videos dropped on it.',
+    '[--port=8787]',
+    ('workdir', 'host', 'port', 'every', 'max_frames', 'config'),
+  ),
   'check': Command(
     'Is a copy of a published data set whole?', '--source NAME --root FOLDER'
   ),

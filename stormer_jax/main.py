@@ -9,6 +9,7 @@
   python -m stormer_jax.main --mode=calibrate --workdir=RUN --scores=FILE
   python -m stormer_jax.main --mode=report --scores=A=FILE,B=FILE --out=FOLDER
   python -m stormer_jax.main --mode=predict [--workdir=RUN] --video=FILE
+  python -m stormer_jax.main --mode=app [--workdir=RUN] [--port=8787]
   python -m stormer_jax.main --mode=report --runs='SWEEP/*' [--out=FOLDER]
   python -m stormer_jax.main --mode=convert --source=A --destination=B
   python -m stormer_jax.main --mode=export --workdir=RUN --destination=FOLDER
@@ -46,6 +47,7 @@ from stormer_jax import (
   train,
 )
 from stormer_jax.runs import distributed
+from stormer_jax.scoring import app as page_server
 from stormer_jax.scoring import (
   calibration,
   evaluate,
@@ -59,7 +61,7 @@ from stormer_jax.weights import convert
 
 MODES = (
   *('train', 'sweep', 'evaluate', 'calibrate', 'report', 'predict'),
-  *('convert', 'export', 'plan'),
+  *('convert', 'export', 'plan', 'app'),
 )
 _PATHS = (
   *('workdir', 'data_root', 'video', 'out', 'html', 'mp4'),
@@ -72,6 +74,7 @@ _NEEDS = {
   'evaluate': ('workdir', 'data_root'),
   'calibrate': ('workdir', 'scores'),
   'predict': (),  # a video, as a flag or plainly
+  'app': (),
   'convert': ('source', 'destination'),
   'export': ('workdir', 'destination'),
   'plan': ('config',),
@@ -97,6 +100,10 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string(
     'mp4', None, 'Annotated film; a folder of films for many videos.'
   )
+  flags.DEFINE_string(
+    'host', '127.0.0.1', 'Address to serve the page at; 0.0.0.0 for everybody.'
+  )
+  flags.DEFINE_integer('port', 8787, 'Port to serve the page at.')
   flags.DEFINE_float(
     'every', 0.5, 'Seconds from clip to clip where frames are dense.'
   )
@@ -168,11 +175,11 @@ def define_flags(argv: Sequence[str]) -> None:
   )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')
-  if mode in ('evaluate', 'predict', 'export') and not _early_flag(
+  if mode in ('evaluate', 'predict', 'app', 'export') and not _early_flag(
     argv, 'config'
   ):
     folder = pathlib.Path(workdir) if workdir else None
-    if mode == 'predict' and folder is None:
+    if mode in ('predict', 'app') and folder is None:
       folder = detector.shipped_folder()
     if folder:
       config = detector.load_config(folder)
@@ -226,6 +233,9 @@ def _dispatch(args: flags.FlagValues, videos: list[str]) -> None:
     _report(args)
   elif args.mode == 'predict':
     _predict(args, [*(args.video or []), *videos])
+  elif args.mode == 'app':
+    ready, look = _ready(args)
+    page_server.serve(ready, args.host, args.port, look)
   elif args.mode == 'export':
     run = detector.load_detector(
       pathlib.Path(args.workdir), args.config.eval.checkpoint
@@ -253,10 +263,7 @@ def _dispatch(args: flags.FlagValues, videos: list[str]) -> None:
 def _predict(args: flags.FlagValues, videos: list[str]) -> None:
   if not videos:
     raise ValueError('--mode=predict needs a video: --video=FILE')
-  look = video_detector.Look(every=args.every, max_frames=args.max_frames)
-  ready = video_detector.Detector.load(
-    args.workdir, options=evaluate.EvalConfig(**args.config.eval)
-  )
+  ready, look = _ready(args)
   failures = predict.predict(ready, videos, predict.Outputs(out=args.out), look)
   if len(failures) == 1:
     raise ValueError(failures[0])
@@ -264,6 +271,14 @@ def _predict(args: flags.FlagValues, videos: list[str]) -> None:
     raise ValueError(
       f'{len(failures)} videos without a score; the first: {failures[0]}'
     )
+
+
+def _ready(
+  args: flags.FlagValues,
+) -> tuple[video_detector.Detector, video_detector.Look]:
+  look = video_detector.Look(every=args.every, max_frames=args.max_frames)
+  options = evaluate.EvalConfig(**args.config.eval)
+  return video_detector.Detector.load(args.workdir, options=options), look
 
 
 def _report(args: flags.FlagValues) -> None:

@@ -6,7 +6,7 @@ could still be filled in are held, so memory does not grow with the video. The
 clips of a single person are those that `extract_faces` cuts out of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import math
 import os
@@ -84,6 +84,7 @@ class Walk(Iterator[PersonClip]):
     whole: bool,
     margin: float = 0.25,
     max_people: int = 4,
+    watch: Callable[[float], None] = lambda share: None,
   ):
     """Begins at the start of the file.
 
@@ -98,6 +99,7 @@ class Walk(Iterator[PersonClip]):
         ('uniform').
       margin: of the face box, added on every side of it.
       max_people: faces cut out of a frame, those of the heaviest tracks.
+      watch: called with the share of the frames that were looked at.
     """
     self.reading = footage.decode_frames(path, indices.tolist())
     self.people: dict[int, Person] = {}
@@ -108,6 +110,7 @@ class Walk(Iterator[PersonClip]):
     self._whole = whole
     self._margin = margin
     self._max_people = max_people
+    self._watch = watch
     self._follower = tracks_lib.Follower()
     self._rest: dict[int, list[_Cut]] = {}  # cut, and no whole clip yet
     self._clips = self._walk()
@@ -138,6 +141,7 @@ class Walk(Iterator[PersonClip]):
   def _look(self, frame: video_lib.Frame) -> '_Seen':
     faces = self._backend.detect(frame.image)
     self.num_looked_at += 1
+    self._watch(self.num_looked_at / len(self._indices))
     self.num_with_face += bool(len(faces.scores))
     self.most_faces = max(self.most_faces, len(faces.scores))
     numbers = self._follower.follow(faces)

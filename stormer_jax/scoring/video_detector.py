@@ -11,7 +11,7 @@ Enters: any file that `faces/video` reads, or a folder of images. Leaves: an
 person scores the same here as in `evaluate` (METHOD section 9).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import heapq
 import itertools
@@ -157,13 +157,18 @@ class Detector:
     )
 
   def predict(
-    self, video: str | os.PathLike[str], look: Look | None = None
+    self,
+    video: str | os.PathLike[str],
+    look: Look | None = None,
+    watch: Callable[[float], None] = lambda share: None,
   ) -> answer.Answer:
     """Answers for one video.
 
     Args:
       video: A file, or a folder of images in the order of their names.
       look: How much of it to look at.
+      watch: Called with the share that is done, in [0, 1], after every frame
+        that was looked at; what it raises ends the answering.
 
     Returns:
       The answer; what is wrong with the file stands in its `status`.
@@ -178,14 +183,14 @@ class Detector:
       raise FileNotFoundError(f'{path}: no such video file')
     if not file_names.is_text(str(path)):
       raise ValueError(f'{path}: its name is not UTF-8; rename the file')
-    reading = _Reading(self, path, look or Look())
+    reading = _Reading(self, path, look or Look(), watch)
     return reading.run()
 
   def refuse(
     self, video: str | os.PathLike[str], message: str
   ) -> answer.Answer:
     """The answer where a file cannot be opened at all: 'unreadable'."""
-    return _Reading(self, pathlib.Path(video), Look()).none(
+    return _Reading(self, pathlib.Path(video), Look(), lambda share: None).none(
       'unreadable', message
     )
 
@@ -254,8 +259,15 @@ def _looks(frames: np.ndarray) -> dict[str, Any]:
 class _Reading:
   """One video being answered for."""
 
-  def __init__(self, ready: Detector, path: pathlib.Path, look: Look):
+  def __init__(
+    self,
+    ready: Detector,
+    path: pathlib.Path,
+    look: Look,
+    watch: Callable[[float], None],
+  ):
     self._ready = ready
+    self._watch = watch
     self._path = path
     self._look = look
     self._provenance = {
@@ -296,6 +308,7 @@ class _Reading:
         clip_frames=clip_frames,
         whole=plan.frame_rule == 'dense',
         max_people=self._look.max_people,
+        watch=self._watch,
       )
       scored = _kept(self._ready._score(walk))
       decoded = walk.reading.num_frames
