@@ -264,7 +264,8 @@ def _predict(args: flags.FlagValues, videos: list[str]) -> None:
   if not videos:
     raise ValueError('--mode=predict needs a video: --video=FILE')
   ready, look = _ready(args)
-  failures = predict.predict(ready, videos, predict.Outputs(out=args.out), look)
+  outputs = predict.Outputs(args.out, args.html, args.mp4)
+  failures = predict.predict(ready, videos, outputs, look)
   if len(failures) == 1:
     raise ValueError(failures[0])
   if failures:

@@ -1,11 +1,13 @@
 """What the command line refuses before anything is started."""
 
+import dataclasses
 import os
 import pathlib
 import re
 import subprocess
 import sys
 
+from absl import flags
 import pytest
 
 from stormer_jax import main
@@ -83,6 +85,31 @@ def test_a_wrong_run_is_one_line_and_leaves_nothing(
   (line,) = done.stderr.splitlines()
   assert line.startswith('error: ') and re.search(says, line)
   assert not list(tmp_path.iterdir())
+
+
+def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
+  values = flags.FlagValues()
+  given = {'out': 'a.csv', 'html': 'pages', 'mp4': 'films'}
+  for name, value in given.items():
+    flags.DEFINE_string(name, value, 'Place.', flag_values=values)
+  values.mark_as_parsed()
+  monkeypatch.setattr(main, '_ready', lambda args: ('detector', 'look'))
+  handed = []
+  failures = []
+  monkeypatch.setattr(
+    main.predict, 'predict', lambda *parts: handed.extend(parts) or failures
+  )
+  main._predict(values, ['a.mp4', 'b.mp4'])
+  assert handed[:2] == ['detector', ['a.mp4', 'b.mp4']]
+  assert dataclasses.asdict(handed[2]) == given and handed[3] == 'look'
+  failures.append('a.mp4: no_face')
+  with pytest.raises(ValueError, match=r'^a\.mp4: no_face$'):
+    main._predict(values, ['a.mp4'])
+  failures.append('b.mp4: too_short')
+  with pytest.raises(ValueError, match='2 videos without a score; the first'):
+    main._predict(values, ['a.mp4', 'b.mp4'])
+  with pytest.raises(ValueError, match='needs a video'):
+    main._predict(values, [])
 
 
 def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():

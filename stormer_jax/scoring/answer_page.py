@@ -127,10 +127,11 @@ def _legend(said: answer.Answer) -> str:
     f' clip{"s" if s.num_clips > 1 else ""}</li>'
     for s in said.segments
   )
+  title = 'What looks forged:' if said.uncertain else 'What scores highest:'
   found = (
-    f'<p>What looks forged:</p><ul>{passages}</ul>'
+    f'<p>{title}</p><ul>{passages}</ul>'
     if passages
-    else '<p>No passage stands out as forged.</p>'
+    else '<p>No passage stands out.</p>'
   )
   return (
     f'<p class="legend">{keys}</p><p class="small">{bars}{strip}</p>{found}'
@@ -147,7 +148,8 @@ def _people(said: answer.Answer) -> str:
   rows = ''.join(
     f'<tr{" class=decides" if t.decides else ""}><td>{_face_of(said, t)}'
     f'</td><td>{t.number}</td>'
-    f'<td>{html.escape(_WORDS[t.answer])}{" (decides)" if t.decides else ""}'
+    f'<td>{_WORDS[t.answer] if t.answer else "-"}'
+    f'{" (decides)" if t.decides else ""}'
     f'</td><td>{_chance(t.probability, t.score)}</td>'
     f'<td>{timeline.clock(t.first_time)} to {timeline.clock(t.last_time)}</td>'
     f'<td>{t.num_clips}</td><td>{t.face_size:.0f} px</td>'

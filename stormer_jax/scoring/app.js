@@ -99,5 +99,5 @@ at('cancel').addEventListener('click', cancel);
 at('again').addEventListener('click', cancel);
 fetch('/api/detector').then((reply) => reply.json()).then((said) => {
   at('about').textContent = (said.calibration || '') + '. Files of up to '
-    + Math.round(said.most_bytes / 1e6) + ' MB.';
+    + Math.round(said.most_bytes / 2 ** 20) + ' MiB.';
 }).catch(() => {});

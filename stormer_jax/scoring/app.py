@@ -24,7 +24,7 @@ _FILES = {
   '/app.css': ('app.css', 'text/css; charset=utf-8'),
   '/app.js': ('app.js', 'text/javascript; charset=utf-8'),
 }
-_OF_PAGE = "default-src 'self'; frame-src 'self'; frame-ancestors 'none'"
+_OF_PAGE = "default-src 'self'; img-src data:; frame-ancestors 'none'"
 _OF_REPORT = (
   "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
   " frame-ancestors 'self'"
