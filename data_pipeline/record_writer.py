@@ -15,8 +15,8 @@ import shutil
 from array_record.python import array_record_module
 import tensorflow_datasets as tfds
 
+from data_pipeline import metadata, segments
 from data_pipeline import records as records_lib
-from data_pipeline import segments
 from data_pipeline import shards as shards_lib
 
 _VIDEOS_PER_SHARD = 16  # about 0.13 GB, as the field advises
@@ -53,7 +53,7 @@ def write_records(
   """
   if rule not in records_lib.RULES:
     raise ValueError(f'rule is {rule!r}; choose one of {records_lib.RULES}')
-  final = records_lib.dataset_dir(out, dataset, rule)
+  final = metadata.dataset_dir(out, dataset, rule)
   building = pathlib.Path(out) / dataset / f'.building-{rule}'
   folder = building / final.name
   shutil.rmtree(building, ignore_errors=True)
@@ -79,7 +79,7 @@ class _Split:
   """What has been written of a split."""
 
   shards: tuple[shards_lib.Shard, ...]
-  videos: tuple[records_lib.VideoInfo, ...]
+  videos: tuple[metadata.VideoInfo, ...]
 
 
 def _write_split(
@@ -90,7 +90,7 @@ def _write_split(
 ) -> _Split:
   num_shards = -(-len(videos) // _VIDEOS_PER_SHARD)
   shards: list[shards_lib.Shard] = []
-  infos: list[records_lib.VideoInfo] = []
+  infos: list[metadata.VideoInfo] = []
   for index in range(num_shards):
     first = index * _VIDEOS_PER_SHARD
     stop = min(first + _VIDEOS_PER_SHARD, len(videos))
@@ -110,7 +110,7 @@ def _shard_name(dataset: str, split: str, index: int, count: int) -> str:
 
 def write_shard(
   path: pathlib.Path, videos: Iterator[records_lib.VideoRecord]
-) -> tuple[shards_lib.Shard, list[records_lib.VideoInfo]]:
+) -> tuple[shards_lib.Shard, list[metadata.VideoInfo]]:
   """Writes videos to one file; the same bytes for the same videos.
 
   Raises:
@@ -174,7 +174,7 @@ def _write_metadata(
   info = tfds.core.DatasetInfo(
     builder=tfds.core.DatasetIdentity(
       name=dataset,
-      version=tfds.core.Version(records_lib.VERSION),
+      version=tfds.core.Version(metadata.VERSION),
       data_dir=os.fspath(folder),
       module_name=__name__,
       config_name=rule,

@@ -17,16 +17,15 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 
 import cv2
 from jaxtyping import Float32, Int32, UInt8
 import numpy as np
 
-from data_pipeline import segments
+from data_pipeline import metadata as metadata_lib
+from data_pipeline import places, segments, shard_cache
 from data_pipeline import shards as shards_lib
 
-VERSION = '2.0.0'
 RULES = ('consecutive', 'uniform', 'dense')
 SPLITS = ('train', 'val', 'test')
 CROP_SIZE = 256  # px (METHOD 1.1)
@@ -44,36 +43,6 @@ _JPEG_OPTIONS = (
 )
 # Choice: level 3; level 9 takes ten times as long for 3 % fewer bytes.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInfo:
-  """What is known of a stored video without reading its frames.
-
-  Attributes:
-    video_id: unique within the dataset and rule.
-    label: 0 real, 1 fake.
-    num_frames: stored frames (those of the rule in which a face was found).
-    fps: frames a second of the source video.
-    identity: the person, or '' where the list of videos does not say.
-    method: how the fake was made, or ''.
-    source_path: the video file, relative to the root it was prepared from.
-    digest: first 16 hex digits of the SHA-256 of frames, landmarks, boxes,
-      indices and times; every record of the video carries it.
-    group: videos that are compared with each other alone; '' where all are.
-    pair: path of the real video that a fake was made from, or ''.
-  """
-
-  video_id: str
-  label: int
-  num_frames: int
-  fps: float
-  identity: str
-  method: str
-  source_path: str
-  digest: str
-  group: str = ''
-  pair: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +66,9 @@ class VideoRecord:
   pair: str = ''
 
   @property
-  def info(self) -> VideoInfo:
+  def info(self) -> metadata_lib.VideoInfo:
     """What is known of it without its frames."""
-    return VideoInfo(
+    return metadata_lib.VideoInfo(
       video_id=self.video_id,
       label=self.label,
       num_frames=len(self.frames),
@@ -156,77 +125,36 @@ def empty_frames(
   )
 
 
-def list_splits(
-  data_root: str | os.PathLike, dataset: str, rule: str
-) -> tuple[str, ...]:
-  """The splits of a prepared dataset; raises like `open_records`."""
-  return tuple(_read_metadata(data_root, dataset, rule).splits)
-
-
 def open_records(
-  data_root: str | os.PathLike, dataset: str, rule: str, split: str
+  data_root: str | os.PathLike,
+  dataset: str,
+  rule: str,
+  split: str,
+  cache: shard_cache.ShardCache | None = None,
 ) -> 'Records':
   """Opens one split of a prepared dataset.
+
+  Args:
+    data_root: Folder that `prepare` wrote, or its copy in a bucket, gs://...
+    dataset: Its name.
+    rule: One of RULES.
+    split: One of SPLITS.
+    cache: Where shards are copied to before they are read, or None.
 
   Raises:
     ValueError: no such dataset, rule or split, or records of another version
       only, with the command that makes it; or metadata that cannot be read.
   """
-  metadata = _read_metadata(data_root, dataset, rule)
+  metadata = metadata_lib.read(data_root, dataset, rule)
   if split not in metadata.splits:
     raise ValueError(
       f'{metadata.folder} has no split {split!r}; it has'
       f' {sorted(metadata.splits)}'
     )
   shards, videos = metadata.splits[split]
-  return Records(metadata.folder, shards, videos, metadata.segment_frames)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Metadata:
-  """What `record_writer` noted of a dataset."""
-
-  folder: pathlib.Path
-  segment_frames: int
-  splits: dict[str, tuple[list[shards_lib.Shard], list[VideoInfo]]]
-
-
-def _read_metadata(
-  data_root: str | os.PathLike, dataset: str, rule: str
-) -> _Metadata:
-  folder = dataset_dir(data_root, dataset, rule)
-  path = folder / 'metadata.json'
-  command = (
-    f'`python -m data_pipeline.prepare --root VIDEOS --out {data_root}'
-    f' --dataset {dataset} --rule {rule}`'
+  return Records(
+    metadata.folder, shards, videos, metadata.segment_frames, cache
   )
-  try:
-    stored = json.loads(path.read_text())
-    return _Metadata(
-      folder,
-      stored['segment_frames'],
-      {
-        split: (
-          [shards_lib.Shard(**shard) for shard in written['shards']],
-          [VideoInfo(**video) for video in written['videos']],
-        )
-        for split, written in stored['splits'].items()
-      },
-    )
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{path} is damaged ({error!r}); make it anew with {command}'
-    ) from error
-  except FileNotFoundError:
-    others = sorted(
-      path.parent.name for path in folder.parent.glob('*/dataset_info.json')
-    )
-  if others:
-    raise ValueError(
-      f'{folder.parent} holds records of version {", ".join(others)}, this'
-      f' release reads {VERSION}; make them anew with {command}'
-    )
-  raise ValueError(f'no prepared dataset in {folder}; make it with {command}')
 
 
 class Records:
@@ -239,19 +167,22 @@ class Records:
     self,
     folder: str | os.PathLike,
     shards: Sequence[shards_lib.Shard],
-    videos: Sequence[VideoInfo],
+    videos: Sequence[metadata_lib.VideoInfo],
     segment_frames: int = segments.SEGMENT_FRAMES,
+    cache: shard_cache.ShardCache | None = None,
   ):
-    """Takes shard files, every video in their order, and how it is cut.
+    """Takes shard files, every video in their order, how it is cut, a cache.
 
     Raises:
       ValueError: the shards hold other numbers of records than the videos.
     """
-    self.folder = pathlib.Path(folder)
+    self.folder = places.path(folder)
     self.shards = tuple(shards)
     self.videos = tuple(videos)
     self._segment_frames = segment_frames
-    self._reader = shards_lib.ShardReader(folder, shards)
+    self._reader = shards_lib.ShardReader(
+      self.folder, shards, cache.hold(shards) if cache else None
+    )
     lengths = [-(-info.num_frames // segment_frames) for info in self.videos]
     num_records = sum(shard.num_records for shard in shards)
     if sum(lengths) != num_records:
@@ -356,7 +287,7 @@ class Records:
       provenance=known.provenance,
     )
 
-  def _info(self, video_index: int) -> VideoInfo:
+  def _info(self, video_index: int) -> metadata_lib.VideoInfo:
     if not 0 <= video_index < len(self):
       raise IndexError(f'video {video_index} of {len(self)}')
     return self.videos[video_index]
@@ -412,10 +343,3 @@ class Records:
         f'damaged record {int(self._first_place[video_index]) + number} of'
         f' {path} (video {self.videos[video_index].video_id!r}): {error}'
       ) from error
-
-
-def dataset_dir(
-  data_root: str | os.PathLike, dataset: str, rule: str
-) -> pathlib.Path:
-  """Where a prepared dataset lies."""
-  return pathlib.Path(data_root) / dataset / rule / VERSION

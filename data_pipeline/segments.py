@@ -26,7 +26,7 @@ class Segment:
 
   Attributes:
     start: place of the first frame among the video's kept frames.
-    video_digest: of all of the video, `records.VideoInfo.digest`.
+    video_digest: of all of the video, `metadata.VideoInfo.digest`.
   Of the others see the features of `features` and `records.VideoRecord`.
   """
 

@@ -12,9 +12,11 @@ import hashlib
 import os
 import pathlib
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 from array_record.python import array_record_module
+
+from data_pipeline import places
 
 # Choice: a system gives a process 1,024 files or more. To open a shard again
 # takes 0.1 ms.
@@ -50,6 +52,13 @@ def sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+class Copies(Protocol):
+  """Copies of shards that lie nearer."""
+
+  def fetch(self, source: pathlib.Path, shard: Shard) -> pathlib.Path:
+    """Returns where a shard is to be read."""
+
+
 class ShardReader:
   """Random access to records. Threads may read at the same time.
 
@@ -57,18 +66,26 @@ class ShardReader:
   pickled copy opens its own files.
   """
 
-  def __init__(self, folder: str | os.PathLike, shards: Sequence[Shard]):
-    """Takes the folder that the shards lie in."""
-    self._folder = pathlib.Path(folder)
+  _PICKLED = ('_folder', '_shards', '_copies')
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    shards: Sequence[Shard],
+    copies: Copies | None = None,
+  ):
+    """Takes the folder that the shards lie in, and their copies."""
+    self._folder = places.path(folder)
     self._shards = tuple(shards)
+    self._copies = copies
     self._open: collections.OrderedDict[int, Any] = collections.OrderedDict()
     self._lock = threading.Lock()
 
   def __getstate__(self) -> dict[str, Any]:
-    return {'_folder': self._folder, '_shards': self._shards}
+    return {name: getattr(self, name) for name in self._PICKLED}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
-    self.__init__(state['_folder'], state['_shards'])  # type: ignore[misc]
+    self.__init__(*(state[name] for name in self._PICKLED))  # type: ignore[misc]
 
   def path(self, shard: int) -> pathlib.Path:
     """Where a shard lies."""
@@ -94,7 +111,9 @@ class ShardReader:
         return reader
     path, expected = self.path(shard), self._shards[shard].num_bytes
     try:
-      found = path.stat().st_size
+      if self._copies is not None:
+        path = self._copies.fetch(path, self._shards[shard])
+      found = places.size(path)
     except FileNotFoundError:
       raise ValueError('there is no such file') from None
     if found != expected:

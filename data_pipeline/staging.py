@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from data_pipeline import prepared_video, records
+from data_pipeline import metadata, prepared_video, records
 from data_pipeline.faces import footage
 from data_pipeline.sources import catalogue
 
@@ -98,7 +98,7 @@ class Staging:
       'video': dataclasses.asdict(video),
       'rule': rule,
       'settings': dataclasses.asdict(self.settings),
-      'version': records.VERSION,
+      'version': metadata.VERSION,
     }
 
   def _file(self, video: catalogue.Video) -> list[int]:

@@ -10,7 +10,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from data_pipeline import record_writer, records
+from data_pipeline import metadata, record_writer, records
 from data_pipeline import staging as staging_lib
 from data_pipeline.sources import catalogue
 
@@ -23,7 +23,7 @@ class Place(NamedTuple):
   position: int  # of the video in `stored`
 
   @property
-  def info(self) -> records.VideoInfo:
+  def info(self) -> metadata.VideoInfo:
     """What is known of it without its frames."""
     return self.stored.videos[self.position]
 
@@ -47,7 +47,7 @@ class _Finished(Sequence[records.VideoRecord]):
 
 def restore(out: pathlib.Path, dataset: str, rule: str) -> None:
   """Puts a data set back whose replacement was killed half-way."""
-  final = records.dataset_dir(out, dataset, rule)
+  final = metadata.dataset_dir(out, dataset, rule)
   replaced = final.parents[1] / f'.building-{rule}' / 'replaced'
   if replaced.is_dir() and not final.exists():
     replaced.rename(final)
@@ -59,7 +59,7 @@ def find_places(out: pathlib.Path, dataset: str, rule: str) -> dict[str, Place]:
   Raises:
     ValueError: the data set is damaged.
   """
-  folder = records.dataset_dir(out, dataset, rule)
+  folder = metadata.dataset_dir(out, dataset, rule)
   names = os.listdir(folder) if folder.is_dir() else []
   places = {}
   for split in records.SPLITS:

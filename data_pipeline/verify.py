@@ -12,6 +12,7 @@ import os
 import numpy as np
 import rich.console
 
+from data_pipeline import metadata
 from data_pipeline import records as records_lib
 from data_pipeline import shards as shards_lib
 
@@ -69,10 +70,10 @@ def verify(
   there = [
     rule
     for rule in rules
-    if records_lib.dataset_dir(data_root, dataset, rule).is_dir()
+    if metadata.dataset_dir(data_root, dataset, rule).is_dir()
   ]
   for rule in there or rules:
-    for split in records_lib.list_splits(data_root, dataset, rule):
+    for split in metadata.list_splits(data_root, dataset, rule):
       records = records_lib.open_records(data_root, dataset, rule, split)
       faults = 0
       for fault in find_faults(records):

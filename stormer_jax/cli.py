@@ -59,7 +59,7 @@ COMMANDS = {
     '--config=ffpp_c23 --data_root=DATA --workdir=RUN',
     (
       *('config', 'data_root', 'workdir', 'distributed', 'profile'),
-      *('wandb', 'compilation_cache'),
+      *('wandb', 'compilation_cache', 'data_cache', 'data_cache_gib'),
     ),
   ),
   'sweep': Command(
@@ -67,13 +67,16 @@ COMMANDS = {
     '--config=ablations --data_root=DATA --workdir=SWEEP',
     (
       *('config', 'data_root', 'workdir', 'entry', 'list'),
-      'compilation_cache',
+      *('compilation_cache', 'data_cache', 'data_cache_gib'),
     ),
   ),
   'evaluate': Command(
     'Score data sets: AUC and others, with intervals.',
     '--workdir=RUN --data_root=DATA --config.eval.datasets="(\'NAME:test\',)"',
-    ('workdir', 'data_root', 'out', 'config', 'distributed'),
+    (
+      *('workdir', 'data_root', 'out', 'config', 'distributed'),
+      *('data_cache', 'data_cache_gib'),
+    ),
   ),
   'calibrate': Command(
     'Learn from validation scores what the logits mean.',

@@ -29,14 +29,13 @@ import glob
 import logging as std_logging
 import os
 import pathlib
-import re
 import sys
 
 from absl import app, flags, logging
 import jax
 from ml_collections import config_flags
 
-from data_pipeline import command_line
+from data_pipeline import command_line, places, shard_cache
 from stormer_jax import (
   comparison,
   config_files,
@@ -64,7 +63,7 @@ MODES = (
   *('convert', 'export', 'plan', 'app'),
 )
 _PATHS = (
-  *('workdir', 'data_root', 'video', 'out', 'html', 'mp4'),
+  *('workdir', 'data_root', 'data_cache', 'video', 'out', 'html', 'mp4'),
   *('source', 'destination'),
 )
 _WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
@@ -87,7 +86,18 @@ def define_flags(argv: Sequence[str]) -> None:
   _refuse_addresses(argv)
   flags.DEFINE_enum('mode', None, MODES, 'What to do.', required=True)
   flags.DEFINE_string('workdir', None, 'Folder of the run.')
-  flags.DEFINE_string('data_root', None, 'Folder that prepare wrote.')
+  flags.DEFINE_string(
+    'data_root', None, 'Folder that prepare wrote, or a bucket: gs://...'
+  )
+  flags.DEFINE_string(
+    'data_cache',
+    None,
+    'Folder on a disk of this machine that records are copied to when they are'
+    ' first read, for a --data_root that lies far away.',
+  )
+  flags.DEFINE_float(
+    'data_cache_gib', 100.0, 'What --data_cache holds at most.', lower_bound=0
+  )
   flags.DEFINE_multi_string(
     'video',
     None,
@@ -216,14 +226,17 @@ def _dispatch(args: flags.FlagValues, videos: list[str]) -> None:
     train.train_and_evaluate(
       args.config,
       pathlib.Path(args.workdir),
-      pathlib.Path(args.data_root),
+      places.path(args.data_root),
+      cache=_data_cache(args),
       profile=args.profile,
       wandb_project=args.wandb,
     )
   elif args.mode == 'sweep':
     _sweep(args)
   elif args.mode == 'evaluate':
-    evaluate.evaluate(args.config, args.workdir, args.data_root, args.out)
+    evaluate.evaluate(
+      args.config, args.workdir, args.data_root, args.out, _data_cache(args)
+    )
   elif args.mode == 'calibrate':
     for made in calibration.calibrate_run(
       args.workdir, args.scores, args.calibration
@@ -309,19 +322,28 @@ def _sweep(args: flags.FlagValues) -> None:
   if args.list:
     print(sweep.listing(args.config, file, pathlib.Path(args.workdir or '.')))
     return
-  cache = args.compilation_cache
+  passed_on = ('compilation_cache', 'data_cache', 'data_cache_gib')
   sweep.sweep(
     args.config,
     file,
     pathlib.Path(args.workdir),
-    pathlib.Path(args.data_root),
+    places.path(args.data_root),
     entry=args.entry,
-    extra_flags=[f'--compilation_cache={cache}'] if cache else [],
+    extra_flags=[
+      f'--{name}={args[name].value}' for name in passed_on if args[name].present
+    ],
   )
   if args.entry is None:
     runs = f'{glob.escape(args.workdir)}/*'
     out = pathlib.Path(args.workdir) / 'comparison'
     print(comparison.report([runs], args.base, out))
+
+
+def _data_cache(args: flags.FlagValues) -> shard_cache.ShardCache | None:
+  if args.data_cache is None:
+    return None
+  folder = pathlib.Path(args.data_cache)
+  return shard_cache.ShardCache(folder, int(args.data_cache_gib * 2**30))
 
 
 def _require(*names: str) -> None:
@@ -364,13 +386,20 @@ def _check_devices() -> None:
 
 
 def _refuse_addresses(argv: Sequence[str]) -> None:
-  """Raises for gs:// and its like, of which pathlib would make a folder."""
+  """Raises for gs:// and its like, of which pathlib would make a folder.
+
+  But for data, which are only read.
+  """
   for name in _PATHS:
     value = _early_flag(argv, name)
-    if value and re.match(r'[a-z][a-z0-9+.-]+://', value):
+    if value and places.is_address(value):
+      if name == 'data_root':
+        places.path(value)
+        continue
       raise ValueError(
-        f'--{name}={value}: not a path; mount the bucket on every machine of'
-        ' the job (gcsfuse for gs://; mount-s3 for s3://, to read from) and'
+        f'--{name}={value}: not a path. What is written needs a file system: a'
+        ' checkpoint becomes valid by one rename, figures are appended. So'
+        ' mount the bucket on every machine of the job (gcsfuse for gs://) and'
         ' give the folder: docs/launch.md, "Data and workdir in a bucket"'
       )
 

@@ -15,7 +15,7 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import clips, pipeline
+from data_pipeline import clips, pipeline, shard_cache
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector, flops, model, sharding, steps, validation
@@ -51,6 +51,7 @@ def train_and_evaluate(
   workdir: pathlib.Path,
   data_root: pathlib.Path,
   *,
+  cache: shard_cache.ShardCache | None = None,
   profile: bool = False,
   wandb_project: str = '',
 ) -> dict[str, float]:
@@ -60,6 +61,7 @@ def train_and_evaluate(
     config: As in configs/base.py.
     workdir: Folder of the run: config.json, checkpoints, metrics.
     data_root: Folder that `data_pipeline.prepare` wrote.
+    cache: Where its shards are copied to before they are read, or None.
     profile: Whether to write a trace of a few steps to `<workdir>/profile`.
     wandb_project: Weights & Biases project that gets the figures, or ''.
 
@@ -80,7 +82,9 @@ def train_and_evaluate(
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
 
   # Data.
-  open_split = functools.partial(records_lib.open_records, data_root)
+  open_split = functools.partial(
+    records_lib.open_records, data_root, cache=cache
+  )
   train_records = open_split(
     config.data.train_dataset, config.data.frame_rule, config.data.train_split
   )

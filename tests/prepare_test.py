@@ -13,6 +13,7 @@ import pytest
 
 from data_pipeline import (
   folder_lock,
+  metadata,
   prepare,
   prepared_video,
   records,
@@ -324,7 +325,7 @@ def test_a_damaged_data_set_is_not_written_over(tmp_path, add):
 
 def test_a_replacement_that_was_killed_half_way_loses_nothing(tmp_path, add):
   add(tmp_path / 'one', [face_videos.video('a.mp4')])
-  final = records.dataset_dir(tmp_path / 'out', 'd', 'uniform')
+  final = metadata.dataset_dir(tmp_path / 'out', 'd', 'uniform')
   building = tmp_path / 'out/d/.building-uniform'
   building.mkdir()
   final.rename(building / 'replaced')

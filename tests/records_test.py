@@ -13,7 +13,14 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipeline import record_writer, records, shards, staging
+from data_pipeline import (
+  metadata,
+  record_writer,
+  records,
+  shard_cache,
+  shards,
+  staging,
+)
 
 
 def make_record(
@@ -174,7 +181,7 @@ assert not loaded and 'tensorflow' not in sys.modules
 def test_plain_tfds_reads_the_records_in_a_process_without_our_code(
   written, tmp_path
 ):
-  folder = written / 'mine' / 'consecutive' / records.VERSION
+  folder = written / 'mine' / 'consecutive' / metadata.VERSION
   subprocess.run(
     [sys.executable, '-c', _PLAIN_PROGRAM, folder, tmp_path / 'read.npz'],
     check=True,
@@ -250,7 +257,7 @@ def test_records_of_another_version_are_refused_with_the_command(tmp_path):
   folder.rename(folder.with_name('1.0.0'))
   with pytest.raises(
     ValueError,
-    match=rf'version 1\.0\.0, .* reads {re.escape(records.VERSION)}; make them'
+    match=rf'version 1\.0\.0, .* reads {re.escape(metadata.VERSION)}; make them'
     r' anew with `python -m data_pipeline\.prepare .*--dataset mine',
   ) as error:
     records.open_records(tmp_path, 'mine', 'consecutive', 'train')
@@ -410,3 +417,21 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
     for path in folder.rglob('*')
     if path.is_file()
   }
+
+
+def test_records_read_through_a_cache_are_the_same_without_the_disk(
+  written, train, tmp_path
+):
+  far = shutil.copytree(written, tmp_path / 'far')
+  cache = shard_cache.ShardCache(tmp_path / 'cache', 2**30)
+  cached = records.open_records(far, 'mine', 'consecutive', 'train', cache)
+  for index in range(len(train)):
+    cached.read_record(index)
+  for path in far.rglob('*.array_record*'):
+    path.unlink()  # all is read from copies, by another process too
+  again = pickle.loads(pickle.dumps(cached))
+  for index in range(len(train)):
+    for ours, theirs in zip(
+      again.read(index, [0, 2]), train.read(index, [0, 2]), strict=True
+    ):
+      np.testing.assert_array_equal(ours, theirs)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline import prepare, records
+from data_pipeline import metadata, prepare
 from tests.records_test import write_example
 
 
@@ -69,4 +69,4 @@ def test_no_such_data_set_is_a_wrong_call(folder, tmp_path, capsys):
     prepare.main(['--verify', '--out', str(tmp_path)])
   folder.rename(folder.with_name('1.1.0'))
   assert run(tmp_path, capsys)[0] == 2
-  assert records.VERSION != '1.1.0'
+  assert metadata.VERSION != '1.1.0'

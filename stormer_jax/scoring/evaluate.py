@@ -13,6 +13,7 @@ with a fixed seed, the protocol of validation, for data without fakes.
 from collections.abc import Sequence
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from jaxtyping import Float
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import clips
+from data_pipeline import clips, places, shard_cache
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
@@ -108,6 +109,7 @@ def evaluate(
   workdir: str | os.PathLike[str],
   data_root: str | os.PathLike[str],
   out: str | os.PathLike[str] | None = None,
+  cache: shard_cache.ShardCache | None = None,
 ) -> list[report.Scores]:
   """Scores every data set of `config.eval.datasets` and writes the reports.
 
@@ -119,6 +121,7 @@ def evaluate(
     workdir: Run whose checkpoint `config.eval.checkpoint` names.
     data_root: Folder that `data_pipeline.prepare` wrote.
     out: Folder of the reports; None: `<workdir>/eval`.
+    cache: Where shards are copied to before they are read, or None.
 
   Returns:
     The scores, in the order of `config.eval.datasets`.
@@ -143,7 +146,7 @@ def evaluate(
     dataclasses.replace(options, margin=margin) for *_, margin in names
   ]
   splits = [
-    records_lib.open_records(data_root, dataset, rule, split)
+    records_lib.open_records(data_root, dataset, rule, split, cache)
     for dataset, split, _ in names
   ]
   detector = detector_lib.load_detector(
@@ -371,16 +374,17 @@ def skipped_videos(
   Returns:
     Rows without a score, from the report.csv beside the records.
   """
-  path = pathlib.Path(data_root) / dataset / 'report.csv'
-  if not path.exists():
+  path = places.path(data_root) / dataset / 'report.csv'
+  try:
+    with places.naming(path):
+      text = path.read_text(encoding='utf-8')
+  except FileNotFoundError:
     return []
-  with path.open(newline='', encoding='utf-8') as file:
-    lines = [
-      line
-      for line in csv.DictReader(file)
-      if (line['rule'], line['split'], line['status'])
-      == (rule, split, 'skipped')
-    ]
+  lines = [
+    line
+    for line in csv.DictReader(io.StringIO(text, newline=''))
+    if (line['rule'], line['split'], line['status']) == (rule, split, 'skipped')
+  ]
   return [
     report.VideoScore(
       video_id=line['video_id'],

@@ -1,0 +1,112 @@
+"""What is known of a prepared data set before a frame is read.
+
+Enters: the folder that `prepare` wrote, here or in a bucket. Leaves: of each
+split its shards and videos, as `record_writer` noted them in `metadata.json`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from data_pipeline import places
+from data_pipeline import shards as shards_lib
+
+VERSION = '2.0.0'  # of the records, and of the folder that they lie in
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+  """What is known of a stored video without reading its frames.
+
+  Attributes:
+    video_id: unique within the dataset and rule.
+    label: 0 real, 1 fake.
+    num_frames: stored frames (those of the rule in which a face was found).
+    fps: frames a second of the source video.
+    identity: the person, or '' where the list of videos does not say.
+    method: how the fake was made, or ''.
+    source_path: the video file, relative to the root it was prepared from.
+    digest: first 16 hex digits of the SHA-256 of frames, landmarks, boxes,
+      indices and times; every record of the video carries it.
+    group: videos that are compared with each other alone; '' where all are.
+    pair: path of the real video that a fake was made from, or ''.
+  """
+
+  video_id: str
+  label: int
+  num_frames: int
+  fps: float
+  identity: str
+  method: str
+  source_path: str
+  digest: str
+  group: str = ''
+  pair: str = ''
+
+
+def list_splits(
+  data_root: str | os.PathLike, dataset: str, rule: str
+) -> tuple[str, ...]:
+  """The splits of a prepared dataset; raises like `read`."""
+  return tuple(read(data_root, dataset, rule).splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+  """What `record_writer` noted of a dataset."""
+
+  folder: pathlib.Path
+  segment_frames: int
+  splits: dict[str, tuple[list[shards_lib.Shard], list[VideoInfo]]]
+
+
+def read(data_root: str | os.PathLike, dataset: str, rule: str) -> Metadata:
+  """Reads what is known of a prepared dataset.
+
+  Raises:
+    ValueError: no such dataset or rule, or records of another version only,
+      with the command that makes it; or metadata that cannot be read.
+    OSError: a bucket cannot be read.
+  """
+  folder = dataset_dir(data_root, dataset, rule)
+  path = folder / 'metadata.json'
+  command = (
+    f'`python -m data_pipeline.prepare --root VIDEOS --out {data_root}'
+    f' --dataset {dataset} --rule {rule}`'
+  )
+  try:
+    with places.naming(path):
+      stored = json.loads(path.read_text())
+    return Metadata(
+      folder,
+      stored['segment_frames'],
+      {
+        split: (
+          [shards_lib.Shard(**shard) for shard in written['shards']],
+          [VideoInfo(**video) for video in written['videos']],
+        )
+        for split, written in stored['splits'].items()
+      },
+    )
+  except (json.JSONDecodeError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{path} is damaged ({error!r}); make it anew with {command}'
+    ) from error
+  except FileNotFoundError:
+    others = sorted(
+      path.parent.name for path in folder.parent.glob('*/dataset_info.json')
+    )
+  if others:
+    raise ValueError(
+      f'{folder.parent} holds records of version {", ".join(others)}, this'
+      f' release reads {VERSION}; make them anew with {command}'
+    )
+  raise ValueError(f'no prepared dataset in {folder}; make it with {command}')
+
+
+def dataset_dir(
+  data_root: str | os.PathLike, dataset: str, rule: str
+) -> pathlib.Path:
+  """Where a prepared dataset lies."""
+  return places.path(data_root) / dataset / rule / VERSION
