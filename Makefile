@@ -72,7 +72,7 @@ $(EXTRAS_STAMP): requirements.txt pyproject.toml Makefile
 	$(check_python)
 	$(PYTHON) -m venv $(EXTRAS)
 	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[dev,torch,wandb]' '$(TORCH)'
+	  --editable '.[dev,torch,wandb,gcs]' '$(TORCH)'
 	@touch $@
 
 $(VIDEOS): $(STAMP) Makefile
