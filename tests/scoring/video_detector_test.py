@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import threading
 
 import bright_faces
@@ -348,6 +349,33 @@ def test_memory_does_not_hold_what_was_scored(detector, tmp_path):
   kept = [snapshot for snapshot in said.snapshots if snapshot.crops]
   assert len(said.snapshots) == 60 and len(kept) == 4
   assert {said.clips[s.clip].logit for s in kept} == {3.0}
+
+
+def test_damaged_files_end_in_a_state_each_and_leave_nothing(
+  detector, tmp_path
+):
+  whole = bright_faces.write_video(tmp_path / 'a.mp4', 30).read_bytes()
+  ready = _separating(detector)
+  rng = random.Random(0)
+  states = set()
+  for number in range(40):
+    content = bytearray(whole)
+    place = rng.randrange(len(content))
+    match number % 4:
+      case 0:
+        del content[place:]
+      case 1:
+        del content[place : place + rng.randrange(4000)]
+      case 2:
+        content[place:place] = rng.randbytes(rng.randrange(3000))
+      case 3:
+        for _ in range(rng.randrange(1, 200)):
+          content[rng.randrange(len(content))] = rng.randrange(256)
+    file = tmp_path / 'b.mp4'
+    file.write_bytes(content)
+    states.add(ready.predict(file).status)
+  assert {'ok', 'unreadable'} <= states
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a.mp4', 'b.mp4']
 
 
 def test_a_detector_is_loaded_from_a_folder_with_its_calibration(
