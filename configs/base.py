@@ -123,6 +123,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   synthesis.target_kind = 'standardized'  # | 'gaussian' | 'max_normalized'
 
   model = config.model = config_dict.ConfigDict()
+  # 'stormer', the detector, or a baseline (configs/baselines.py): 'frame_cnn'.
+  model.kind = 'stormer'
   model.width = 768
   model.depth = 12
   model.num_heads = 12

@@ -232,6 +232,12 @@ def _read_checkpoint(
 def _read_official(
   path: pathlib.Path, abstract: Mapping[str, Tree], key: str
 ) -> dict[str, Tree]:
+  if 'temporal_token' not in abstract['params']:
+    raise ValueError(
+      f'{path}: official weights are those of model.kind=stormer; start a'
+      ' baseline from a run of its own kind, --config.pretrained_stem or'
+      ' --config.pretrained_vit'
+    )
   if 'stem' in abstract['params']['patch_embed']:
     raise ValueError(
       f'{path}: official weights have no stem of convolutions; set'

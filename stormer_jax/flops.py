@@ -10,7 +10,7 @@ a step of the base model).
 
 import dataclasses
 
-from stormer_jax import model, stem
+from stormer_jax import kinds, model, stem
 
 _GIB = 2**30
 
@@ -87,6 +87,9 @@ DEVICES = {
 
 def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   """FLOPs of a forward; 213.3 GFLOP a clip of the base model."""
+  if config.kind != kinds.DETECTOR:
+    baseline = kinds.BASELINES[config.kind]
+    return 2.0 * baseline.count_multiply_adds(config) * num_clips
   width, time = config.width, config.num_frames
   patches = config.grid_size**2
   tubes = patches * (time + 1)  # tokens of temporal attention

@@ -73,6 +73,7 @@ class StormerConfig:
   pre_norm: bool = False  # between embeddings and blocks, as in CLIP
   activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
   space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
+  kind: str = 'stormer'  # which model: a key of `kinds.KINDS`
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -203,13 +204,7 @@ class Stormer(nnx.Module):
         missing.
     """
     config = self.config
-    num_frames, *size = clip.shape[1:4]
-    if (num_frames, *size) != (config.num_frames, *[config.image_size] * 2):
-      raise ValueError(
-        f'clip has {num_frames} frames of {size[0]}x{size[1]} px; '
-        f'model.num_frames is {config.num_frames}, model.image_size is '
-        f'{config.image_size}: cut clips to that, or change the fields'
-      )
+    check_clip(clip.shape, config)
     drop_path = not self.deterministic and config.drop_path > 0
     dropout = not self.deterministic and config.head_dropout > 0
     if (drop_path or dropout) and rngs is None:
@@ -295,6 +290,17 @@ class Stormer(nnx.Module):
     for layer in zip(*map(jnp.unstack, leaves), strict=True):
       carry, _ = run_block(carry, jax.tree.unflatten(treedef, layer))
     return carry
+
+
+def check_clip(shape: tuple[int, ...], config: StormerConfig) -> None:
+  """Raises ValueError if a clip [b, t, h, w, 3] is not of the model's shape."""
+  num_frames, *size = shape[1:4]
+  if (num_frames, *size) != (config.num_frames, *[config.image_size] * 2):
+    raise ValueError(
+      f'clip has {num_frames} frames of {size[0]}x{size[1]} px; '
+      f'model.num_frames is {config.num_frames}, model.image_size is '
+      f'{config.image_size}: cut clips to that, or change the fields'
+    )
 
 
 class PatchEmbed(nnx.Module):

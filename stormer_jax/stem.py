@@ -8,7 +8,8 @@ embedding makes one token each, as in the hybrids of the ViT paper
 The network is EfficientNet-Lite0 (github.com/tensorflow/tpu, models/official/
 efficientnet/lite): inverted residual blocks with ReLU6, without squeeze and
 excitation. Its convolutions to stride s are taken, the last ones of that stride
-included; the classifier is not.
+included; the head's, which widens what the classifier sees, only where asked
+for; the classifier is not.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ STAGES = (
   Stage(1, 3, 1, 6, 320),
 )
 FIRST_CHANNELS = 32
+HEAD_CHANNELS = 1280
 STRIDES = (4, 8, 16, 32)
 _EPSILON = 1e-3  # of every BatchNorm
 _MOMENTUM = 0.99  # of the running statistics, as the network was trained with
@@ -96,13 +98,13 @@ def list_blocks(stride: int) -> list[Block]:
 
 
 def count_multiply_adds(image_size: int, stride: int) -> int:
-  """Counts the multiply-adds of one frame, in convolutions."""
-  size = image_size // 2
+  """Counts the multiply-adds of one frame, in convolutions before the head."""
+  size = -(-image_size // 2)
   total = size**2 * 27 * FIRST_CHANNELS
   for block in list_blocks(stride):
     if block.hidden != block.channels_in:
       total += size**2 * block.channels_in * block.hidden
-    size //= block.stride
+    size = -(-size // block.stride)
     total += size**2 * block.hidden * block.kernel_size**2
     total += size**2 * block.hidden * block.channels_out
   return total
@@ -128,6 +130,7 @@ class EfficientNetLite(nnx.Module):
     dtype: str,
     *,
     frozen_stride: int = 0,
+    head: bool = False,
     rngs: nnx.Rngs,
   ):
     layer = functools.partial(
@@ -143,6 +146,8 @@ class EfficientNetLite(nnx.Module):
         for i, block in enumerate(list_blocks(stride))
       ]
     )
+    channels = list_blocks(stride)[-1].channels_out
+    self.head = layer((channels, HEAD_CHANNELS)) if head else None
 
   def __call__(
     self, frames: Float[Array, 'b h w 3']
@@ -152,7 +157,7 @@ class EfficientNetLite(nnx.Module):
     x = _relu6(self.conv(x.astype(self.dtype), _convolve))
     for block in self.blocks:
       x = block(x)
-    return x
+    return x if self.head is None else _relu6(self.head(x, jnp.matmul))
 
 
 class InvertedResidual(nnx.Module):

@@ -20,7 +20,7 @@ from ml_collections import config_dict
 import numpy as np
 import optax
 
-from stormer_jax import losses, model, optimizer
+from stormer_jax import kinds, losses, model, optimizer
 
 Tree = Any  # nested dict of arrays
 
@@ -54,16 +54,22 @@ def make_model(config: config_dict.ConfigDict) -> tuple[nnx.GraphDef, Callable]:
   """Returns the model's static half and a function that makes its arrays.
 
   Args:
-    config: The whole configuration; `model` and `seed` are read.
+    config: The whole configuration; `model`, `loss` and `seed` are read.
 
   Returns:
     graphdef: Structure for `merge`.
     init: Function of nothing -> (params, stats), nested dicts of arrays.
+
+  Raises:
+    ValueError: If there is no such `model.kind`, or a loss has weight for a
+      head that it has not.
   """
   model_config = model.StormerConfig(**config.model)
+  make = kinds.choose(model_config)
+  kinds.check_losses(model_config.kind, dict(config.loss))
 
   def build():
-    detector = model.Stormer(model_config, rngs=nnx.Rngs(config.seed))
+    detector = make(model_config, rngs=nnx.Rngs(config.seed))
     return nnx.split(detector, nnx.Param, ...)
 
   graphdef = nnx.eval_shape(build)[0]
@@ -75,12 +81,12 @@ def make_model(config: config_dict.ConfigDict) -> tuple[nnx.GraphDef, Callable]:
   return graphdef, init
 
 
-def merge(graphdef: nnx.GraphDef, params: Tree, stats: Tree) -> model.Stormer:
+def merge(graphdef: nnx.GraphDef, params: Tree, stats: Tree) -> kinds.Model:
   """Builds the module again from its halves; safe inside `jax.grad`."""
   return nnx.merge(graphdef, nnx.State(params), nnx.State(stats), copy=True)
 
 
-def split_stats(detector: model.Stormer) -> Tree:
+def split_stats(detector: kinds.Model) -> Tree:
   """The non-parameter arrays of a module, as a nested dict."""
   parts: Any = nnx.split(detector, nnx.Param, ...)
   return nnx.to_pure_dict(parts[2])

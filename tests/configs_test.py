@@ -6,12 +6,12 @@ import importlib
 import inspect
 import pathlib
 
-from flax import nnx
+import jax
 import pytest
 
-from configs import base
+from configs import base, baselines
 from data_pipeline.synthesis import blending
-from stormer_jax import losses, model
+from stormer_jax import losses, model, steps
 from stormer_jax.experiments import entries as experiments_entries
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -22,16 +22,23 @@ NAMES = sorted(
 )
 
 
-@pytest.mark.parametrize('semantics', ['paper', 'official'])
-@pytest.mark.parametrize('name', NAMES)
-def test_every_config_builds_a_model(name, semantics):
-  config = importlib.import_module(f'configs.{name}').get_config(semantics)
+ARGUMENTS = [
+  (name, argument)
+  for name in NAMES
+  for argument in (
+    baselines.KINDS if name == 'baselines' else ('paper', 'official')
+  )
+]
+
+
+@pytest.mark.parametrize(('name', 'argument'), ARGUMENTS)
+def test_every_config_builds_a_model(name, argument):
+  config = importlib.import_module(f'configs.{name}').get_config(argument)
   assert config.is_locked
   blending.SynthesisConfig(**config.synthesis)
   # Of its own kind but small: what is left is the choice of everything else.
   config.model.update(width=24, depth=1, num_heads=2, num_frames=2)
-  small = model.StormerConfig(**config.model)
-  nnx.eval_shape(lambda: model.Stormer(small, rngs=nnx.Rngs(0)))
+  jax.eval_shape(steps.make_model(config)[1])
 
 
 def test_a_misspelt_field_fails():

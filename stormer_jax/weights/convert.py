@@ -62,6 +62,12 @@ def convert(
     raise FileNotFoundError(f'{source}: no such file or folder')
   if source.is_dir():
     config, params, stats = _from_run(source)
+    kind = config.model.get('kind', 'stormer')
+    if as_file and kind != 'stormer':
+      raise ValueError(
+        f'{source}: a baseline (model.kind={kind}), which is not the released'
+        ' model; it converts to a folder alone'
+      )
     if as_file and config.model.get('stem', 'patch') != 'patch':
       raise ValueError(
         f'{source}: a hybrid (model.stem={config.model.stem}), for whose stem'
@@ -83,7 +89,9 @@ def convert(
     values, params, stats = _from_file(source, heads, key)
     if config is not None:
       config = config_dict.ConfigDict(config.to_dict())
-      config.model.update(values, stem='patch', space_time='divided')
+      config.model.update(
+        values, kind='stormer', stem='patch', space_time='divided'
+      )
   count = sum(x.size for x in jax.tree.leaves(params))
   if suffix == '.safetensors':
     # 'format' is what HuggingFace's readers look for.

@@ -54,6 +54,11 @@ def init_backbone_from_vit(
       f'pretrained_vit_pixels is {pixels!r}; it is one of auto,'
       f' {", ".join(vit_names.PIXELS)}'
     )
+  if 'blocks' not in params:
+    raise ValueError(
+      'pretrained_vit is given, and the model has no transformer to start'
+      ' (model.kind); --config.pretrained_vit= leaves it out'
+    )
   vit = vit_names.read_image_vit(state_dict)
   leaves = placing.flatten(params)
   depth = len(leaves['blocks', 'norm1', 'scale'])

@@ -1,10 +1,12 @@
-"""ImageNet weights of EfficientNet-Lite0 -> parameters of a hybrid's stem.
+"""ImageNet weights of EfficientNet-Lite0 -> parameters of a stem.
 
 Enters: named tensors of a PyTorch model, in the names of the package
 efficientnet-lite-pytorch or in timm's (tf_efficientnet_lite0). Leaves:
-parameters and BatchNorm statistics with the stem's part replaced. The blocks
-beyond the stem's stride, the last convolution and the classifier are left
-aside; every other tensor is placed, or named in the error.
+parameters and BatchNorm statistics with the part of the stem replaced, whether
+it stands before the tokens of a hybrid or is the whole of a frame-wise CNN. The
+classifier, and what the model does not have, blocks beyond its stride or the
+last convolution, are left aside; every other tensor is placed, or named in the
+error.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,7 +43,7 @@ _DEPTHWISE = Layout(  # (c, 1, h, w), (h, w, c)
 _POINTWISE = Layout(  # (out, in, 1, 1), (in, out)
   lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]
 )
-_HEAD = re.compile(r'_conv_head\.|_bn1\.|_fc\.|conv_head\.|bn2\.|classifier\.')
+_CLASSIFIER = re.compile(r'_fc\.|classifier\.')
 _NORM = (
   ('weight', 'scale'),
   ('bias', 'bias'),
@@ -56,7 +58,7 @@ def init_stem(
   """Starts the stem from ImageNet weights.
 
   Args:
-    params: Of the model to train, a hybrid.
+    params: Of the model to train, a hybrid or a frame-wise CNN.
     stats: Its BatchNorm statistics.
     state_dict: As `read_state_dict` returns it.
 
@@ -67,14 +69,13 @@ def init_stem(
     ValueError: The model has no such stem; or a tensor is missing, unknown, of
       another shape or not a number; all such are named.
   """
-  if 'stem' not in params['patch_embed']:
+  new_params, new_stats = jax.tree.map(np.array, (dict(params), dict(stats)))
+  our_params, our_stats = _stem_of(new_params) or {}, _stem_of(new_stats)
+  if our_stats is None:
     raise ValueError(
-      'pretrained_stem is given and model.stem is patch; set'
+      'pretrained_stem is given and the model has no stem of convolutions; set'
       ' --config.model.stem=efficientnet_lite0'
     )
-  new_params, new_stats = jax.tree.map(np.array, (dict(params), dict(stats)))
-  our_params = new_params['patch_embed']['stem']
-  our_stats = new_stats['patch_embed']['stem']
   is_timm = 'conv_stem.weight' in state_dict
   if not is_timm and '_conv_stem.weight' not in state_dict:
     raise ValueError(
@@ -85,7 +86,7 @@ def init_stem(
   left = {
     name
     for name in state_dict
-    if not name.endswith('.num_batches_tracked') and not _HEAD.match(name)
+    if not name.endswith('.num_batches_tracked') and not _CLASSIFIER.match(name)
   }
   missing, wrong = [], []
 
@@ -103,7 +104,7 @@ def init_stem(
 
   for layer in _timm_layers() if is_timm else _layers():
     found = _find(our_params, layer.ours), _find(our_stats, layer.ours)
-    if found[1] is None:  # beyond the stem's stride
+    if found[1] is None:  # beyond the stem
       left -= {f'{layer.conv}.weight'}
       left -= {f'{layer.norm}.{theirs}' for theirs, _ in _NORM}
       continue
@@ -153,6 +154,7 @@ def _layers() -> Iterator[_Layer]:
       (*ours, 'project'),
       _POINTWISE,
     )
+  yield _Layer('_conv_head', '_bn1', ('head',), _POINTWISE)
 
 
 def _timm_layers() -> Iterator[_Layer]:
@@ -176,6 +178,12 @@ def _timm_layers() -> Iterator[_Layer]:
       yield _Layer(
         f'{theirs}.{conv}', f'{theirs}.bn{number}', (*ours, name), layout
       )
+  yield _Layer('conv_head', 'bn2', ('head',), _POINTWISE)
+
+
+def _stem_of(tree: Tree) -> Tree | None:
+  """The part of a model that is an EfficientNet, or None."""
+  return _find(tree, ('stem',)) or _find(tree, ('patch_embed', 'stem'))
 
 
 def _find(tree: Tree, path: tuple[Any, ...]) -> Tree | None:

@@ -9,7 +9,7 @@ import lite_weights
 import numpy as np
 import pytest
 
-from configs import tiny
+from configs import baselines, tiny
 from stormer_jax import stem, steps
 from stormer_jax.weights import stem_weights, weight_file
 
@@ -60,6 +60,28 @@ def test_names_of_timm_give_the_same_stem():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize('names', ['package', 'timm'])
+def test_a_frame_wise_cnn_takes_the_last_convolution_too(names):
+  tensors = lite_weights.make(names)
+  config = baselines.get_config('frame_cnn')
+  shapes = jax.eval_shape(steps.make_model(config)[1])
+  fresh = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  params, stats = stem_weights.init_stem(*fresh, tensors)
+  conv, norm = {
+    'package': ('_conv_head', '_bn1'),
+    'timm': ('conv_head', 'bn2'),
+  }[names]
+  np.testing.assert_array_equal(
+    params['stem']['head']['kernel'], tensors[f'{conv}.weight'][:, :, 0, 0].T
+  )
+  np.testing.assert_array_equal(
+    stats['stem']['head']['var'], tensors[f'{norm}.running_var']
+  )
+  for leaf in jax.tree.leaves((params['stem'], stats)):
+    assert np.any(leaf), 'a leaf was left out'
+  assert not np.any(params['class_head']['kernel'])
+
+
 def test_all_else_and_the_arguments_stay():
   params, stats = fresh()
   new_params, _ = stem_weights.init_stem(params, stats, lite_weights.make())
@@ -92,7 +114,7 @@ def test_other_weights_and_a_model_without_a_stem_are_refused():
     started({'cls_token': np.zeros((1, 1, 8))})
   config = tiny.get_config()
   shapes = jax.eval_shape(steps.make_model(config)[1])
-  with pytest.raises(ValueError, match=r'model\.stem is patch'):
+  with pytest.raises(ValueError, match=r'no stem of convolutions'):
     stem_weights.init_stem(*shapes, lite_weights.make())
 
 

@@ -1,0 +1,1 @@
+"""What the detector is measured against: other models, the same run."""

@@ -1,0 +1,189 @@
+"""A baseline is a run like any other: trains, resumes, scores, answers."""
+
+import functools
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import saved_state
+
+from configs import base, baselines
+from data_pipeline.faces import backend as backend_lib
+from stormer_jax import detector as detector_lib
+from stormer_jax import kinds, model, sharding, steps, train
+from stormer_jax.runs import checkpoint
+from stormer_jax.scoring import evaluate, predict
+from stormer_jax.weights import convert
+
+NUM_STEPS = 2
+
+
+def small(kind):
+  """Its own file of configuration, at the size of a test."""
+  config = baselines.get_config(kind)
+  config.data.train_dataset = config.data.val_dataset = 'demo'
+  config.data.batch_size = 8
+  config.model.update(
+    width=24, depth=2, num_heads=2, image_size=32, num_frames=4
+  )
+  config.train.update(
+    num_epochs=NUM_STEPS,
+    eval_every_epochs=NUM_STEPS,
+    checkpoint_every=NUM_STEPS,
+    log_every=1,
+  )
+  config.eval.datasets = ('demo:test',)
+  config.eval.num_bootstrap = 20
+  return config
+
+
+class MiddleFace:
+  """Finds one face, in the middle of every frame."""
+
+  name = 'middle'
+
+  def detect(self, frame):
+    height, width = frame.shape[:2]
+    box = np.float32([[width / 4, height / 4, 3 * width / 4, 3 * height / 4]])
+    return backend_lib.Faces(
+      boxes=box,
+      keypoints=np.zeros((1, 5, 2), np.float32),
+      scores=np.ones(1, np.float32),
+    )
+
+  def landmarks(self, frame, box, keypoints):
+    angle = np.linspace(0, 2 * np.pi, 81)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1)
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    return (centre + 0.8 * half * ring).astype(np.float32)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quickly(tmp_path_factory):
+  """Programs of one device, compiled once, without optimisation."""
+  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+  new = {
+    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('cache')),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+    'jax_disable_most_optimizations': True,
+  }
+  before = {name: jax.config.values[name] for name in new}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, 'make_mesh', one)
+    for name, value in new.items():
+      jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+      jax.config.update(name, value)
+
+
+@pytest.fixture(scope='module', params=baselines.KINDS)
+def run(request, data_root, tmp_path_factory, quickly):
+  """(config, workdir) of a run that nothing interrupted."""
+  config = small(request.param)
+  workdir = tmp_path_factory.mktemp(request.param) / 'run'
+  train.train_and_evaluate(config, workdir, data_root)
+  return config, workdir
+
+
+def test_a_baseline_that_was_stopped_ends_as_one_that_was_not(
+  run, data_root, tmp_path, monkeypatch
+):
+  config, workdir = run
+  config = config.copy_and_resolve_references()
+  config.train.checkpoint_every = 1
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      checkpoint.Checkpointer,
+      'reached_preemption',
+      lambda self, step: step == 1,
+    )
+    with pytest.raises(SystemExit, match='stopped at step 1 of 2, saved'):
+      train.train_and_evaluate(config, tmp_path / 'run', data_root)
+  assert not (tmp_path / 'run/finished.json').exists()
+  train.train_and_evaluate(config, tmp_path / 'run', data_root)
+  ours, theirs = (
+    saved_state.read_state(folder, NUM_STEPS)
+    for folder in (tmp_path / 'run', workdir)
+  )
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+  start = steps.make_model(config)[1]
+  moved = jax.tree.map(
+    lambda a, b: bool(np.any(a != b)), ours['params'], start()[0]
+  )
+  assert all(jax.tree.leaves(moved)), moved
+
+
+def test_a_baseline_scores_a_data_set_and_a_video(run, data_root, tmp_path):
+  config, workdir = run
+  options = config.copy_and_resolve_references()
+  evaluate.evaluate(options, workdir, data_root, tmp_path / 'reports')
+  assert list((tmp_path / 'reports').rglob('scores.csv'))
+
+  path = tmp_path / 'video.mp4'
+  writer = cv2.VideoWriter(
+    str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25, (96, 96)
+  )
+  rng = np.random.default_rng(0)
+  for _ in range(9):
+    writer.write(rng.integers(0, 255, (96, 96, 3)).astype(np.uint8))
+  writer.release()
+  answer = predict.predict_video(
+    detector_lib.load_detector(workdir),
+    path,
+    evaluate.EvalConfig(**options.eval),
+    MiddleFace(),
+  )
+  assert answer.status == 'ok' and 0 < answer.score < 1
+  assert len(answer.frames) == 8
+  logits = [np.log(f.soft_label / (1 - f.soft_label)) for f in answer.frames]
+  np.testing.assert_allclose(
+    np.reshape(logits, (2, 4)).mean(axis=1),
+    [clip.logit for clip in answer.clips],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+def test_a_baseline_is_not_the_released_model(run, tmp_path):
+  config, workdir = run
+  with pytest.raises(ValueError, match='a baseline'):
+    convert.convert(workdir, tmp_path / 'weights.safetensors')
+  said = convert.convert(workdir, tmp_path / 'copy')
+  assert 'parameters' in said
+  abstract = dict(
+    zip(
+      ('params', 'stats'),
+      jax.eval_shape(steps.make_model(config)[1]),
+      strict=True,
+    )
+  )
+  (tmp_path / 'weights.npz').touch()
+  with pytest.raises(ValueError, match=r'those of model\.kind=stormer'):
+    detector_lib.read_weights(tmp_path / 'weights.npz', abstract)
+
+
+@pytest.mark.parametrize('kind', baselines.KINDS)
+def test_a_loss_without_its_head_is_refused(kind):
+  config = small(kind)
+  config.loss.temporal_weight = 0.2
+  with pytest.raises(ValueError, match=r'loss\.temporal_weight=0\.2 is for'):
+    steps.make_model(config)
+  config.loss.spatial_weight = 100.0
+  with pytest.raises(ValueError, match=r'spatial_weight=100 and loss\.temp'):
+    steps.make_model(config)
+
+
+def test_what_is_no_kind_is_refused_with_those_that_are():
+  config = base.get_config()
+  config.model.kind = 'cnn'
+  with pytest.raises(ValueError, match=r"model\.kind is 'cnn'.*frame_cnn"):
+    steps.make_model(config)
+  with pytest.raises(ValueError, match=r'baselines\.py:cnn: it is one of'):
+    baselines.get_config('cnn')
+
+
+def test_every_baseline_has_a_configuration_and_the_detector_is_the_default():
+  assert (base.get_config().model.kind, *baselines.KINDS) == tuple(kinds.KINDS)
+  assert model.StormerConfig.kind == kinds.DETECTOR
