@@ -1,8 +1,8 @@
 """One logit a frame -> the outputs that losses and scoring know.
 
 A baseline has one head. What it says of a frame stands in the place of the
-frame's soft label, so that `predict` tells when; the vulnerability map is zero
-everywhere, and nothing learns from it (`kinds.check_losses`).
+frame's soft label, and the vulnerability map is zero everywhere; nothing learns
+from either (`kinds.check_losses`).
 """
 
 from einops import repeat
