@@ -292,7 +292,7 @@ class Stormer(nnx.Module):
     return carry
 
 
-def check_clip(shape: tuple[int, ...], config: StormerConfig) -> None:
+def check_clip(shape: tuple[Any, ...], config: StormerConfig) -> None:
   """Raises ValueError if a clip [b, t, h, w, 3] is not of the model's shape."""
   num_frames, *size = shape[1:4]
   if (num_frames, *size) != (config.num_frames, *[config.image_size] * 2):

@@ -243,7 +243,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(bench, how):
     assert process.poll() is None, process.stderr.read()
     time.sleep(0.02)
   process.send_signal(how)
-  process.communicate(timeout=60)
+  process.communicate(timeout=600)
   assert process.returncode != 0
   (bench.workdir / 'go').touch()
   bench.calls()
