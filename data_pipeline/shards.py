@@ -85,6 +85,7 @@ class ShardReader:
     return {name: getattr(self, name) for name in self._PICKLED}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
+    # mypy warns of subclasses with another __init__; there are none.
     self.__init__(*(state[name] for name in self._PICKLED))  # type: ignore[misc]
 
   def path(self, shard: int) -> pathlib.Path:

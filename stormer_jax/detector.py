@@ -4,7 +4,7 @@ What `evaluate`, `predict` and `convert` start from: the configuration that the
 run was trained with, and the weights of one of its checkpoints.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import json
@@ -111,18 +111,12 @@ def save_detector(
     config: What the model is made from.
     weights: {'params': ..., 'stats': ...}.
   """
-  part = destination.with_name(f'.{destination.name}.part')
-  shutil.rmtree(part, ignore_errors=True)
-  try:
+  with _whole_folder(destination, config) as part:
     checkpointer = checkpoint.Checkpointer(
       part / 'checkpoints', save_steps=lambda step: True
     )
     with contextlib.closing(checkpointer):
       checkpointer.save(0, weights, {}, {})
-    _write_config(part, config)
-    part.rename(destination)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
 
 
 def save_kept(
@@ -130,29 +124,34 @@ def save_kept(
   config: config_dict.ConfigDict,
   weights: dict[str, Tree],
 ) -> None:
-  """Writes a detector without its run: float16 weights and config.json.
+  """Writes a detector without its run, float16 weights, as a whole.
 
   Args:
     destination: Folder to make; it does not exist or is empty.
     config: What the model is made from.
     weights: {'params': ..., 'stats': ...}.
   """
+  with _whole_folder(destination, config) as part:
+    kept_weights.write(part / kept_weights.FILE, weights)
+
+
+@contextlib.contextmanager
+def _whole_folder(
+  destination: pathlib.Path, config: config_dict.ConfigDict
+) -> Iterator[pathlib.Path]:
+  """A folder to fill; with config.json it then takes the destination's name."""
   part = destination.with_name(f'.{destination.name}.part')
   shutil.rmtree(part, ignore_errors=True)
   part.mkdir()
   try:
-    kept_weights.write(part / kept_weights.FILE, weights)
-    _write_config(part, config)
+    yield part
+    text = json.dumps(
+      json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
+    )
+    (part / 'config.json').write_text(text + '\n')
     part.rename(destination)
   finally:
     shutil.rmtree(part, ignore_errors=True)
-
-
-def _write_config(folder, config):
-  text = json.dumps(
-    json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
-  )
-  (folder / 'config.json').write_text(text + '\n')
 
 
 def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:

@@ -9,9 +9,11 @@ import pathlib
 
 import cv2
 import numpy as np
+import random_detector
 
+from configs import tiny
 from data_pipeline.faces import backend as backend_lib
-from stormer_jax.scoring import clip_scorer
+from stormer_jax.scoring import clip_scorer, evaluate, video_detector
 
 
 class BrightFaces:
@@ -87,3 +89,15 @@ def red_is_fake(frames: np.ndarray) -> clip_scorer.HostOutputs:
       (num_clips, num_frames, 1, 1),
     ),
   )
+
+
+def make_ready() -> video_detector.Detector:
+  """A detector of the rule 'dense' that takes red squares for fakes."""
+  detector = random_detector.make_detector(tiny.get_config())
+  ready = video_detector.Detector(
+    detector,
+    evaluate.EvalConfig(**{**detector.config.eval, 'frame_rule': 'dense'}),
+    backend=BrightFaces(),
+  )
+  ready._scorer = red_is_fake
+  return ready

@@ -115,7 +115,7 @@ def test_a_copy_that_was_interrupted_is_made_anew(tmp_path, cache):
 class CountedPath(type(pathlib.Path())):
   """A path that counts how often it is opened."""
 
-  opened: list = []  # noqa: RUF012
+  opened: list = []  # noqa: RUF012 of all paths together
 
   def open(self, *arguments, **options):
     CountedPath.opened.append(self)

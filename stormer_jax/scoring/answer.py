@@ -10,9 +10,8 @@ in JSON null, stands for what is not known.
 docs/answer.schema.json is the schema of the JSON (docs/predict.md).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -21,6 +20,8 @@ from typing import Any, Literal
 import cv2
 from jaxtyping import Float16, UInt8
 import numpy as np
+
+from stormer_jax.scoring import plain_json
 
 # Of the JSON: a new first number where a field goes or changes its meaning, a
 # new second one where one is added. What had no version was 1.
@@ -246,11 +247,11 @@ class Answer:
     names = [field.name for field in dataclasses.fields(self)]
     names.remove('snapshots')
     names.insert(0, names.pop(names.index('schema_version')))
-    return {name: _plain(getattr(self, name)) for name in names}
+    return {name: plain_json.plain(getattr(self, name)) for name in names}
 
   def to_json(self) -> str:
     """Returns the answer as JSON; null stands for what is not known."""
-    return json.dumps(self.to_dict(), indent=2, allow_nan=False) + '\n'
+    return plain_json.text(self.to_dict())
 
   def write(self, out: str | os.PathLike[str]) -> None:
     """Writes the JSON file, whole or not at all."""
@@ -277,17 +278,3 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-  """Reduces dataclasses to dicts and what is not finite to None."""
-  if dataclasses.is_dataclass(value):
-    names = (field.name for field in dataclasses.fields(value))
-    return {name: _plain(getattr(value, name)) for name in names}
-  if isinstance(value, Mapping):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, Iterable) and not isinstance(value, str):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value

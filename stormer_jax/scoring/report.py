@@ -5,11 +5,10 @@ Logits are of the classification head, scores their sigmoid: the probability of
 fake, in [0, 1]. `answer` is what scoring one video found.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import io
-import json
 import math
 import os
 import pathlib
@@ -21,6 +20,7 @@ from stormer_jax.scoring import (
   bootstrap,
   measurement,
   metrics,
+  plain_json,
   published_figures,
   score_file,
 )
@@ -218,7 +218,7 @@ def scores_csv(scores: Scores) -> str:
 
 def metrics_json(scores: Scores) -> str:
   """Returns figures, counts, unscored videos and settings as JSON."""
-  return _json(
+  return plain_json.text(
     {
       'dataset': scores.dataset,
       'split': scores.split,
@@ -253,24 +253,6 @@ def _cell(value: Any) -> str:
   if isinstance(value, float):
     return '' if math.isnan(value) else repr(value)
   return str(value)
-
-
-def _json(value: Any) -> str:
-  return json.dumps(_plain(value), indent=2, allow_nan=False) + '\n'
-
-
-def _plain(value: Any) -> Any:
-  """Reduces dataclasses to dicts and what is not finite to None."""
-  if dataclasses.is_dataclass(value):
-    names = (field.name for field in dataclasses.fields(value))
-    return {name: _plain(getattr(value, name)) for name in names}
-  if isinstance(value, Mapping):
-    return {name: _plain(item) for name, item in value.items()}
-  if isinstance(value, Iterable) and not isinstance(value, str):
-    return [_plain(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -4,28 +4,17 @@ import bright_faces
 import made_videos
 import numpy as np
 import pytest
-from random_detector import make_detector
 
-from configs import tiny
 from data_pipeline.faces import video as video_lib
 from stormer_jax.scoring import (
   annotated_video,
-  evaluate,
   heat,
-  video_detector,
 )
 
 
 @pytest.fixture(scope='module')
 def ready():
-  detector = make_detector(tiny.get_config())
-  ready = video_detector.Detector(
-    detector,
-    evaluate.EvalConfig(**{**detector.config.eval, 'frame_rule': 'dense'}),
-    backend=bright_faces.BrightFaces(),
-  )
-  ready._scorer = bright_faces.red_is_fake
-  return ready
+  return bright_faces.make_ready()
 
 
 def test_every_frame_is_there_with_a_box_and_a_map(ready, tmp_path):

@@ -12,24 +12,15 @@ import time
 
 import bright_faces
 import pytest
-from random_detector import make_detector
 
-from configs import tiny
-from stormer_jax.scoring import app, evaluate, jobs, video_detector
+from stormer_jax.scoring import app, jobs
 
 _WAIT = 120.0  # s; a busy machine is slow
 
 
 @pytest.fixture(scope='module')
 def ready():
-  detector = make_detector(tiny.get_config())
-  ready = video_detector.Detector(
-    detector,
-    evaluate.EvalConfig(**{**detector.config.eval, 'frame_rule': 'dense'}),
-    backend=bright_faces.BrightFaces(),
-  )
-  ready._scorer = bright_faces.red_is_fake
-  return ready
+  return bright_faces.make_ready()
 
 
 @pytest.fixture
