@@ -17,6 +17,7 @@ import functools
 import os
 import pathlib
 import runpy
+import sys
 
 import av
 import cv2
@@ -33,6 +34,7 @@ from data_pipeline.synthesis import blending
 # Frames that are blended at a time. Choice: 16, for little memory.
 _CHUNK = 16
 _MARGIN = 0.25  # of the crop (METHOD 1.1)
+_BASE = str(pathlib.Path(__file__).parent.parent / 'configs' / 'base.py')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,12 +166,12 @@ def _put_back(image: np.ndarray, patch: _Patch | None) -> np.ndarray:
   return image
 
 
-def main() -> None:
-  """Makes one video."""
+def main() -> int:
+  """Makes one video; returns the exit status."""
   command_line.tolerate_encoding()
   arguments = _parse()
-  config: Mapping = runpy.run_path(arguments.config)['get_config']()
   try:
+    config: Mapping = runpy.run_path(arguments.config)['get_config']()
     count = make_pseudo_fake_video(
       arguments.video,
       arguments.out,
@@ -180,8 +182,10 @@ def main() -> None:
       crf=arguments.crf,
     )
   except (OSError, ValueError) as error:
-    raise SystemExit(f'error: {error}') from None
+    print(f'error: {error}', file=sys.stderr)
+    return 2
   print(f'{arguments.out}: {count} frames forged')
+  return 0
 
 
 def _parse() -> argparse.Namespace:
@@ -200,9 +204,11 @@ def _parse() -> argparse.Namespace:
   )
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--crf', type=int, default=20, help='of H.264')
-  parser.add_argument('--config', default='configs/base.py')
+  parser.add_argument(
+    '--config', default=_BASE, help='ranges of the draws; default: base.py'
+  )
   return parser.parse_args()
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

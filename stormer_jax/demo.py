@@ -69,7 +69,6 @@ def main() -> None:
     _run(
       'data_pipeline.pseudo_fake_video',
       *('--video', str(real), '--out', str(fake)),
-      *('--config', str(_ROOT / 'configs/base.py')),
     )
   own = [f'--workdir={run}']
   answers = run / 'answers'

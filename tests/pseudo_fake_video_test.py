@@ -1,5 +1,7 @@
 """A pseudo-fake video is its real one, but for the face, where it was asked."""
 
+import sys
+
 import av
 import face_videos
 import numpy as np
@@ -48,3 +50,20 @@ def test_a_video_without_a_face_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'a\.mp4: no face to forge in frames'):
     make(video, tmp_path / 'fake.mp4')
   assert not (tmp_path / 'fake.mp4').exists()
+
+
+@pytest.mark.parametrize(
+  ('options', 'said'),
+  [
+    (['--video=none.mp4'], 'none.mp4'),
+    ([f'--video={__file__}'], 'is not a video'),
+    ([f'--video={__file__}', '--config=none.py'], 'none.py'),
+  ],
+)
+def test_a_mistake_is_one_line(options, said, tmp_path, monkeypatch, capsys):
+  out = tmp_path / 'fake.mp4'
+  monkeypatch.setattr(sys, 'argv', ['forge', *options, f'--out={out}'])
+  assert pseudo_fake_video.main() == 2
+  error = capsys.readouterr().err
+  assert error.startswith('error: ') and said in error
+  assert error.count('\n') == 1 and not out.exists()
