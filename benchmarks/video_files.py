@@ -1,7 +1,8 @@
 """Are the frames that we read those that ffmpeg reads? On files of every kind.
 
-  python -m benchmarks.video_files.py [--keep=FOLDER] [--all]
-  python -m benchmarks.video_files.py --folder=FOLDER_OF_VIDEOS
+  python -m benchmarks.video_files [--keep=FOLDER] [--all]
+  python -m benchmarks.video_files --folder=FOLDER_OF_VIDEOS
+  python -m benchmarks.video_files --ffmpeg=ffmpeg --ffmpeg=OTHER_PROGRAM
 
 Makes 200 files (containers x codecs x pixel formats x flags) and a damaged copy
 of each, or takes those of a folder; decodes each with `data_pipeline` and with
@@ -10,13 +11,14 @@ and a table of what came out. Exit status 1 if something is wrong.
 
 ffmpeg shows frames as we say we do: deinterlaced where flagged, upright, with
 square pixels. Of a damaged file the two need not agree on how many frames it
-has (ffmpeg 5.1 and PyAV's FFmpeg 8 differ there), but a frame of ours at a
-time must be one that ffmpeg decoded as well.
+has, but a frame of ours must be one that ffmpeg decoded as well. What decoders
+make of damage changes between versions of FFmpeg; with several programs, it has
+to be one that any of them decoded (PyPI's imageio-ffmpeg carries a recent one).
 """
 
 import argparse
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import multiprocessing
@@ -206,8 +208,8 @@ def damage(path: pathlib.Path, seed: int) -> pathlib.Path:
   return copy
 
 
-def check(path: pathlib.Path) -> Finding:
-  """Decodes a file in both ways and compares."""
+def check(path: pathlib.Path, programs: Sequence[str]) -> Finding:
+  """Decodes a file in both ways and compares; an intact one with the first."""
   damaged = path.name.startswith('flipped-')
   try:
     stream = video.probe(path)
@@ -221,7 +223,8 @@ def check(path: pathlib.Path) -> Finding:
     return Finding(path.name, 'unreadable', '', said=reason)
   # Not always: a filter that looks ahead loses a frame where the size changes.
   filters = f'{_WHOLE},{_SQUARE}' if 'interlaced' in str(notes) else _SQUARE
-  references = list(_ffmpeg_frames(path, filters, frames[0].image.shape))
+  shape = frames[0].image.shape
+  references = list(_ffmpeg_frames(programs[0], path, filters, shape))
   guessed, stored = _ffmpeg_times(path)
   toned = any('tone-mapped' in note for note in notes)
   finding = Finding(
@@ -233,7 +236,11 @@ def check(path: pathlib.Path) -> Finding:
     said='; '.join(notes),
   )
   if damaged:
-    return _check_damaged(finding, frames, references)
+    others = [
+      list(_ffmpeg_frames(program, path, filters, shape))
+      for program in programs[1:]
+    ]
+    return _check_damaged(finding, frames, [references, *others])
   wrong = []
   if len(frames) != len(references):
     wrong.append('count')
@@ -252,12 +259,13 @@ def check(path: pathlib.Path) -> Finding:
   )
 
 
-def _check_damaged(finding, frames, references) -> Finding:
-  """Every frame of ours must be one of theirs near its place."""
+def _check_damaged(finding, frames, readings) -> Finding:
+  """Every frame of ours must be in one of the readings, near its place."""
   worst, unknown = 0.0, 0
   for position, frame in enumerate(frames):
     near = [
       _difference(frame.image, image)
+      for references in readings
       for other, image in enumerate(references)
       if abs(other - position) <= _NEAR
     ]
@@ -276,10 +284,10 @@ def _difference(image: np.ndarray, other: np.ndarray) -> float:
 
 
 def _ffmpeg_frames(
-  path: pathlib.Path, filters: str, shape: tuple[int, ...]
+  program: str, path: pathlib.Path, filters: str, shape: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
   """Yields ffmpeg's pictures, all in the size of the first."""
-  command = ['ffmpeg', '-v', 'fatal', '-nostdin', '-threads', '1', '-i']
+  command = [program, '-v', 'fatal', '-nostdin', '-threads', '1', '-i']
   command += [f'file:{path}', '-an', '-sn', '-dn', '-vf', filters]
   command += ['-fps_mode', 'passthrough', '-pix_fmt', 'rgb24']
   command += ['-f', 'rawvideo', '-']
@@ -313,25 +321,27 @@ def _time_error(ours: np.ndarray, theirs: np.ndarray) -> float:
   return float(np.max(errors[np.isfinite(errors)], initial=0))
 
 
-def _work(pipe: connection.Connection) -> None:
+def _work(pipe: connection.Connection, programs: Sequence[str]) -> None:
   """Checks the files that come in, until None does."""
   while path := pipe.recv():
     try:
-      finding = check(path)
+      finding = check(path, programs)
     except BaseException:  # a traceback is what this program looks for
       last = traceback.format_exc().strip().splitlines()
       finding = Finding(path.name, 'traceback', 'traceback', said=last[-1])
     pipe.send(finding)
 
 
-def check_all(paths: list[pathlib.Path]) -> Iterator[Finding]:
+def check_all(
+  paths: list[pathlib.Path], programs: Sequence[str]
+) -> Iterator[Finding]:
   """Checks files in a process of their own, which may hang or crash."""
   context = multiprocessing.get_context('spawn')
   worker = pipe = None
   for path in paths:
     if worker is None or not worker.is_alive():
       pipe, end = context.Pipe()
-      worker = context.Process(target=_work, args=(end,), daemon=True)
+      worker = context.Process(target=_work, args=(end, programs), daemon=True)
       worker.start()
       end.close()
     assert pipe is not None
@@ -355,6 +365,9 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--folder', type=pathlib.Path, help='videos to check')
   parser.add_argument('--keep', type=pathlib.Path, help='where to make files')
+  parser.add_argument(
+    '--ffmpeg', action='append', help='programs to compare with; ffmpeg'
+  )
   parser.add_argument('--all', action='store_true', help='show every line')
   parser.add_argument('--only', default='', help='names that hold this')
   args = parser.parse_args()
@@ -374,7 +387,7 @@ def main() -> int:
     )
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     worst = 0.0
-    for f in check_all(paths):
+    for f in check_all(paths, args.ffmpeg or ['ffmpeg']):
       kind = 'flipped' if f.name.startswith('flipped-') else 'intact'
       counts[kind, f.state] += 1
       counts[kind, 'wrong'] += bool(f.verdict)

@@ -510,6 +510,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       return verify.verify(out, args.dataset, rules, console)
     _check(args)
     videos = _list_videos(args, console)
+    catalogue.refuse_shared_files(args.root, videos)
     outcomes = prepare(
       args.root,
       out,

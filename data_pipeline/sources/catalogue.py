@@ -149,6 +149,37 @@ def assign_splits(
   )
 
 
+def refuse_shared_files(
+  root: str | os.PathLike, videos: Iterable[Video]
+) -> None:
+  """Raises where one file under two names is on two sides of the data.
+
+  A link, symbolic or hard, shows the same film: what is trained on would be
+  validated on as well, or be real and fake at once.
+
+  Args:
+    root: what the videos' paths are relative to.
+    videos: with their splits. Stretches of one path are left alone, and so is
+      what is not there, which is told when it is read.
+
+  Raises:
+    ValueError: naming both.
+  """
+  first: dict[tuple[int, int], Video] = {}
+  for video in videos:
+    try:
+      status = (pathlib.Path(root) / video.path).stat()
+    except OSError:
+      continue
+    other = first.setdefault((status.st_dev, status.st_ino), video)
+    sides = [(v.split, 'fake' if v.label else 'real') for v in (other, video)]
+    if other.path != video.path and sides[0] != sides[1]:
+      raise ValueError(
+        f'{other.path} ({" ".join(sides[0])}) and {video.path} '
+        f'({" ".join(sides[1])}) are one file: leave one of them out'
+      )
+
+
 def split_in_time(
   video: Video, num_frames: int, val_fraction: float = 0.25
 ) -> tuple[Video, Video]:

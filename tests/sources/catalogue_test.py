@@ -236,6 +236,24 @@ def test_given_splits_are_kept():
   assert catalogue.assign_splits(videos, 0.5) == videos
 
 
+@pytest.mark.parametrize('link', ['symlink_to', 'hardlink_to'])
+def test_one_file_under_two_names_is_on_one_side_alone(tmp_path, link):
+  film = tmp_path / 'train/real/a.mp4'
+  _touch(tmp_path, 'train/real/a.mp4')
+  twin = tmp_path / 'val/real/b.mp4'
+  twin.parent.mkdir(parents=True)
+  getattr(twin, link)(film)
+  videos = catalogue.list_videos(tmp_path, 'mine').videos
+  with pytest.raises(
+    ValueError, match=r'a.mp4 \(train real\) and .*b.mp4 \(val real\) are one'
+  ):
+    catalogue.refuse_shared_files(tmp_path, videos)
+  both = [dataclasses.replace(video, split='val') for video in videos]
+  catalogue.refuse_shared_files(tmp_path, both)
+  stretches = catalogue.split_in_time(videos[0], 40)
+  catalogue.refuse_shared_files(tmp_path, stretches)
+
+
 def test_a_single_video_is_cut_in_time_with_a_gap():
   train, val = catalogue.split_in_time(_video('a.mp4'), 400)
   assert (train.start, train.end, train.split) == (0, 300, 'train')
