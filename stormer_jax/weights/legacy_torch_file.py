@@ -12,6 +12,8 @@ import mmap
 import pickle
 from typing import Any
 
+from stormer_jax.weights import inert
+
 # The first pickle, as torch writes it.
 MAGIC = bytes.fromhex('80028a0a6cfc9c46f9206aa850192e')
 
@@ -74,28 +76,6 @@ class LegacyTorchFile:
     return self._storages[key]
 
 
-class _Nothing:
-  """Stands for every object; keeps nothing and does nothing."""
-
-  def __new__(cls, *args, **kwargs):
-    return super().__new__(cls)
-
-  def __init__(self, *args, **kwargs):
-    pass
-
-  def __setstate__(self, state: Any):
-    pass
-
-  def __setitem__(self, key: Any, value: Any):
-    pass
-
-  def append(self, item: Any):
-    pass
-
-  def extend(self, items: Any):
-    pass
-
-
 class _Skimmer(pickle.Unpickler):
   """Goes over a pickle, makes nothing of it, and notes its storages."""
 
@@ -105,7 +85,7 @@ class _Skimmer(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     # A storage's class is told by its name; all else is nothing.
-    return name if name.endswith('Storage') else _Nothing
+    return name if name.endswith('Storage') else inert.Inert
 
   def persistent_load(self, pid: Any) -> None:
     match pid:

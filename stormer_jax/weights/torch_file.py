@@ -1,13 +1,14 @@
 """Reads the tensors of a torch.save file without torch and without its code.
 
-Enters: a path to a zip archive as torch.save writes it since 1.6. Leaves: what
-was saved, as nested dicts with read-only NumPy views of the mapped file for
-tensors (bfloat16 as ml_dtypes.bfloat16) and inert things for all else
-(argparse.Namespace, NumPy scalars). `containers` finds the weights in it.
+Enters: a path to a zip archive as torch.save writes it since 1.6, or a file of
+before (`legacy_torch_file`). Leaves: what was saved, as nested dicts with
+read-only NumPy views of the mapped file for tensors (bfloat16 as
+ml_dtypes.bfloat16) and inert things for all else (argparse.Namespace, NumPy
+scalars). `containers` finds the weights in it.
 
 A pickle is a program. This one is run by an unpickler that imports nothing
 and calls nothing of the file's choosing: tensors are rebuilt by functions of
-this file, objects of classes that it does not know become inert `_Thing`s, and
+this file, objects of classes that it does not know become `inert.Inert`, and
 a call of anything outside a short list of constructors is an error.
 """
 
@@ -26,7 +27,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 
-from stormer_jax.weights import legacy_torch_file
+from stormer_jax.weights import inert, legacy_torch_file
 
 _DTYPES = {
   'FloatStorage': np.dtype('<f4'),
@@ -41,7 +42,7 @@ _DTYPES = {
   'BoolStorage': np.dtype('?'),
 }
 # Constructors that harmless checkpoints call. They are not called here either:
-# a call yields an inert _Thing. Calling any other name is an error.
+# a call yields an `Inert`. Calling any other name is an error.
 _HARMLESS_CALLS = {
   'torch': ('Size', 'device'),
   'torch.serialization': ('_get_layout',),
@@ -70,8 +71,8 @@ def read_torch_file(path: str | pathlib.Path) -> Any:
 
   Raises:
     FileNotFoundError: There is no such file.
-    ValueError: It is no zip archive (the format of torch before 1.6 is named),
-      truncated or damaged, or its pickle calls for code.
+    ValueError: It is of neither format, truncated or damaged, or its pickle
+      calls for code.
   """
   try:
     content = _Unpickler(_open_archive(pathlib.Path(path))).load()
@@ -182,28 +183,6 @@ class _Tensor(NamedTuple):
   values: np.ndarray
 
 
-class _Thing:
-  """Stands for an object whose class we do not want: keeps nothing."""
-
-  def __new__(cls, *args, **kwargs):
-    return super().__new__(cls)
-
-  def __init__(self, *args, **kwargs):
-    pass
-
-  def __setstate__(self, state: Any):
-    pass
-
-  def __setitem__(self, key: Any, value: Any):
-    pass
-
-  def append(self, item: Any):
-    pass
-
-  def extend(self, items: Any):
-    pass
-
-
 class _NotCallable(type):
   """The type of stand-ins that a pickle may build with a state, not call."""
 
@@ -232,7 +211,9 @@ class _Unpickler(pickle.Unpickler):
       return _REBUILD[name]
     harmless = name in _HARMLESS_CALLS.get(module, ())
     kind = type if harmless else _NotCallable
-    return kind(name, (_Thing,), {'__module__': module, '__qualname__': name})
+    return kind(
+      name, (inert.Inert,), {'__module__': module, '__qualname__': name}
+    )
 
   def persistent_load(self, pid: Any) -> _Storage:
     """Returns the flat storage that tensors are views of."""
