@@ -129,6 +129,12 @@ def define_flags(argv: Sequence[str]) -> None:
     'Saved scores to report on: FILE, NAME=FILE or the folder of a run, more'
     ' than one separated by commas (docs/evaluation.md).',
   )
+  flags.DEFINE_list(
+    'groups',
+    [],
+    'Groups of videos to report on; each is measured against its own reals, and'
+    ' their mean is given. Of none named, all.',
+  )
   flags.DEFINE_enum(
     'calibration', 'platt', calibration.METHODS, 'What --mode=calibrate fits.'
   )
@@ -311,6 +317,7 @@ def _report(args: flags.FlagValues) -> None:
     args.out,
     columns={name.strip(): column for name, _, column in columns},
     measuring=args.config.eval.to_dict() if args.config else None,
+    groups=args.groups,
   )
   print(tables.text(study.make_tables(made)[0]))
   print(f'written to {args.out}/report.html, report.md and figures.csv')

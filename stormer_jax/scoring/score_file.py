@@ -127,6 +127,21 @@ class SavedScores:
       method = ''
     return f'{method}/{self.video[i]}'
 
+  def of_groups(self, names: Sequence[str]) -> 'SavedScores':
+    """Returns the videos of some groups.
+
+    Raises:
+      ValueError: There is no video of one of them.
+    """
+    absent = sorted(set(names) - set(self.group))
+    if absent:
+      there = ', '.join(sorted({name for name in self.group if name}))
+      raise ValueError(
+        f'{self.system} has no group {", ".join(absent)} in its scores of'
+        f' {self.dataset or "its data"}; there are: {there or "none"}'
+      )
+    return self.select(np.isin(self.group, names))
+
 
 def read_all(
   sources: Sequence[str], columns: Mapping[str, str] | None = None

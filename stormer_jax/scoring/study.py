@@ -78,6 +78,7 @@ def report(
   *,
   columns: Mapping[str, str] | None = None,
   measuring: Mapping[str, Any] | None = None,
+  groups: Sequence[str] = (),
 ) -> Study:
   """Measures saved scores and writes the report: `--mode=report --scores`.
 
@@ -86,12 +87,16 @@ def report(
     out: Folder of the report.
     columns: As in `score_file.read`.
     measuring: Fields of `protocol.MEASURING` chosen anew.
+    groups: Of the videos to measure on; of none named, all.
 
   Raises:
     FileNotFoundError: No such file.
-    ValueError: A file that cannot be read.
+    ValueError: A file that cannot be read, or has a group named not.
   """
-  study = make_study(score_file.read_all(sources, columns), measuring)
+  scores = score_file.read_all(sources, columns)
+  if groups:
+    scores = tuple(s.of_groups(groups) for s in scores)
+  study = make_study(scores, measuring)
   write(study, out)
   return study
 

@@ -170,6 +170,20 @@ def test_a_mean_over_sets_stands_beside_the_pool_and_the_paper(tmp_path):
   assert table.rows[2][-1] == ''
 
 
+def test_groups_named_are_measured_alone_and_others_refused(tmp_path):
+  saved = write(tmp_path, 'one', num=60)
+  lines = saved.read_text().splitlines()
+  saved.write_text('\n'.join([*lines, 'v,1,0.9,swap,x,other', '']))
+  (all_x, all_y) = score_file.read_all([str(saved)])
+  out = study.report(
+    [str(saved)], tmp_path / 'out', measuring=NONE, groups=['g', 'h']
+  )
+  assert [len(s.video) for s in out.scores] == [16, 44]
+  assert len(all_x.video) == 17 and len(all_y.video) == 44
+  with pytest.raises(ValueError, match=r'no group k .* there are: g, h, o'):
+    study.report([str(saved)], tmp_path / 'no', groups=['g', 'k'])
+
+
 def test_the_command_reports_without_weights_and_media(tmp_path):
   path = write(tmp_path, 'one')
   command = [sys.executable, '-m', 'stormer_jax.main', '--mode=report']
