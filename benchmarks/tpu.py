@@ -45,6 +45,7 @@ def main() -> None:
   config = ffpp_c23.get_config()
   config.data.batch_size = arguments.pairs
   config.model.remat = arguments.remat
+  config.model.scan_layers = not arguments.unrolled
   devices, compiler = plan.devices_of(arguments.kind, arguments.devices)
   if 'TPU' not in compiler:
     raise SystemExit(
@@ -173,6 +174,9 @@ def _parse() -> argparse.Namespace:
     choices=('none', 'dots', 'full'),
     default='dots',
     help='of the step',
+  )
+  parser.add_argument(
+    '--unrolled', action='store_true', help='blocks one by one, not scanned'
   )
   parser.add_argument('--rows', type=int, default=12, help='operations to show')
   return parser.parse_args()
