@@ -3,9 +3,11 @@
 import json
 
 import face_videos
+import made_videos
 import pytest
 
 from data_pipeline import check
+from data_pipeline.sources import published
 from tests.sources.published_test import (
   celebdf_tree,
   faceforensics_tree,
@@ -132,6 +134,47 @@ def test_a_frame_rate_that_tells_real_from_fake_is_a_warning(tmp_path):
   assert 'median 30 against 25' in warning
   same = {path: check.Facts(30.0, 640, 480, 100) for path in facts}
   assert not check.check('kodf', tmp_path, same).warnings
+
+
+def test_videos_of_another_compression_than_their_folder_says_are_named(
+  tmp_path, capsys
+):
+  root = faceforensics_tree(tmp_path)
+  for name, crf in (('071', 23), ('054', 40), ('720', 24)):
+    made_videos.write(
+      root / f'original_sequences/youtube/c23/videos/{name}.mp4',
+      made_videos.numbered(range(4)),
+      options={'preset': 'ultrafast', 'crf': str(crf)},
+    )
+  code, text = run(
+    capsys, '--source=ffpp_c23', f'--root={root}', '--deep', '--workers=1'
+  )
+  assert code == 1
+  said = ' '.join(text.split())  # the terminal's lines are short
+  assert said.count('other compression') == 1
+  assert (
+    'other compression: original_sequences/youtube/c23/videos/054.mp4 '
+    '(x264 noted a rate factor of 40, that of the set is 23)'
+  ) in said
+
+
+def test_a_set_of_one_other_compression_is_not_complete(tmp_path):
+  root = faceforensics_tree(tmp_path)
+  paths = [v.path for v in published.list_published('ffpp_c23', root, 'd')]
+  right = {path: check.Facts(crf=23.0) for path in paths}
+  assert not check.check('ffpp_c23', root, right).other_compression
+  wrong = {path: check.Facts(crf=0.0) for path in paths}
+  assert len(check.check('ffpp_c23', root, wrong).other_compression) == 36
+
+
+def test_files_that_are_too_small_for_their_compression_are_a_warning(tmp_path):
+  root = faceforensics_tree(tmp_path)
+  paths = [v.path for v in published.list_published('ffpp_c23', root, 'd')]
+  facts = {path: check.Facts(bits=0.007) for path in paths}
+  (warning,) = check.check('ffpp_c23', root, facts).warnings
+  assert 'as if compressed with a rate factor of 40; that of the set' in warning
+  facts = {path: check.Facts(bits=0.07) for path in paths}
+  assert not check.check('ffpp_c23', root, facts).warnings
 
 
 def test_a_name_that_is_no_text_is_printed_all_the_same(tmp_path, capsys):

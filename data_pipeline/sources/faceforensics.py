@@ -16,7 +16,7 @@ from data_pipeline.sources import tree as tree_lib
 METHODS = (
   'Deepfakes', 'Face2Face', 'FaceSwap', 'NeuralTextures', 'FaceShifter'
 )  # fmt: skip
-COMPRESSIONS = ('raw', 'c23', 'c40')
+COMPRESSIONS = {'raw': 0, 'c23': 23, 'c40': 40}  # and their rate factor
 VARIANTS = (
   'end_to_end', 'end_to_end_level_1', 'end_to_end_level_2',
   'end_to_end_level_3', 'end_to_end_level_4', 'end_to_end_level_5',
@@ -195,6 +195,7 @@ def _ffpp(compression: str) -> source_lib.Source:
     ),
     list_videos=functools.partial(list_faceforensics, compression=compression),
     expected=source_lib.split_counts(_SPLITS, ('', *METHODS)),
+    crf=COMPRESSIONS[compression],
   )
 
 
@@ -213,6 +214,7 @@ def _dfd(compression: str) -> source_lib.Source:
     list_videos=functools.partial(list_dfd, compression=compression),
     expected={('test', ''): 363, ('test', 'DeepFakeDetection'): 3068},
     margin=13,
+    crf=COMPRESSIONS[compression],
   )
 
 

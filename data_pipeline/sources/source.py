@@ -30,6 +30,8 @@ class Source:
       disk.
     expected: numbers of videos where they are published.
     margin: px cut off every side of the 256 crop to score it (METHOD 9).
+    crf: constant rate factor of x264 that its videos were compressed with, 0
+      for lossless; None where they were not made in one way.
   """
 
   title: str
@@ -41,6 +43,7 @@ class Source:
   list_videos: Callable[[tree_lib.Tree], list[catalogue.Video]]
   expected: Counts = dataclasses.field(default_factory=dict)
   margin: int = 15
+  crf: int | None = None
 
 
 def video(path: str, label: int, **fields: Any) -> catalogue.Video:

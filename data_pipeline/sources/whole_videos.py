@@ -94,6 +94,7 @@ SOURCES = {
         list_synthforensics, compression=compression
       ),
       expected={('test', '*'): 20445},
+      crf={'crf23': 23, 'crf40': 40}.get(compression),
     )
     for compression in ('raw', 'canonical', 'crf23', 'crf40')
   },
