@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 from data_pipeline.sources import file_names, folder_words, lists
@@ -47,6 +48,9 @@ class Video:
     group: videos that are compared with each other alone; '' where all are.
     pair: path of the real video that a fake was made from; '' where unknown.
     is_crop: whether its frames are cut-out faces already.
+    landmarks: folder of the landmarks that came with such frames, relative to
+      the root: an 81 x 2 array a frame, .npy, named like the image; '' where
+      they have to be placed.
   """
 
   path: str
@@ -61,6 +65,7 @@ class Video:
   group: str = ''
   pair: str = ''
   is_crop: bool = False
+  landmarks: str = ''
 
 
 class Listing(NamedTuple):
@@ -84,8 +89,9 @@ def list_videos(
     root: the folder.
     dataset: name to give to the dataset.
     list_file: a CSV with the columns path (relative to root), label (real or
-      fake), and optionally the others of `LIST_COLUMNS`. Without it the
-      folder is searched.
+      fake), and optionally the others of `LIST_COLUMNS`; or lines of 'path
+      label' or 'path start end label' without a header. Without it the folder
+      is searched.
 
   Raises:
     ValueError: no folder, no video in it, a list that cannot be read, or
@@ -306,6 +312,9 @@ def _some(paths: Sequence[str]) -> str:
 def _read_list(
   list_file: pathlib.Path, root: pathlib.Path, dataset: str
 ) -> Listing:
+  plain = lists.read_plain(list_file)
+  if plain:
+    return _read_plain(list_file, plain, root, dataset)
   rows = lists.read_rows(list_file, needed=('path', 'label'))
   if not rows:
     raise ValueError(f'{list_file} lists no video')
@@ -318,6 +327,50 @@ def _read_list(
     )
   videos = tuple(_read_row(row, root, dataset) for row in rows)
   return Listing(videos, tuple(notes))
+
+
+def _read_plain(
+  list_file: pathlib.Path,
+  rows: Sequence[lists.Row],
+  root: pathlib.Path,
+  dataset: str,
+) -> Listing:
+  """Takes lines without a header for what they are in other programs."""
+  words = re.split(r'[^a-z]+', list_file.stem.lower())
+  named = {folder_words.SPLIT_WORDS.get(word, '') for word in words} - {''}
+  split = named.pop() if len(named) == 1 else ''
+  # In the lists of action recognition, which these are, frames count from 1.
+  first = min((int(row.cells.get('first', 1)) for row in rows), default=1)
+  videos = []
+  for row in rows:
+    cells = dict(row.cells)
+    label = cells['label'].lower()
+    cells['label'] = {'0': 'real', '1': 'fake'}.get(label, label)
+    cells['split'] = split
+    if 'first' in cells:
+      base = min(first, 1)
+      cells['start'] = str(int(cells['first']) - base)
+      cells['end'] = str(int(cells['last']) - base + 1)
+    videos.append(_read_row(lists.Row(row.where, cells), root, dataset))
+  fakes = sum(video.label for video in videos)
+  if split == 'train':
+    videos = [video for video in videos if not video.label]
+  form = 'path start end label' if 'first' in rows[0].cells else 'path label'
+  notes = [
+    f'{list_file}: no header; read as lines of "{form}", 1 for fake: '
+    f'{len(rows) - fakes} real, {fakes} fake'
+    + (f', all of {split} by its name' if split else '')
+  ]
+  if len(videos) < len(rows):
+    notes.append(
+      f'left out {fakes} fakes of the training split: training takes real '
+      'videos alone'
+    )
+  if 'first' in rows[0].cells:
+    notes.append(
+      f'{list_file}: frames count from {min(first, 1)}, the last one included'
+    )
+  return Listing(tuple(videos), tuple(notes))
 
 
 def _read_row(row: lists.Row, root: pathlib.Path, dataset: str) -> Video:

@@ -41,6 +41,7 @@ def list_deepfakebench(
         split=split,
         method=label if fake else '',
         is_crop=True,
+        landmarks=_landmarks_of(tree, folder),
       )
       # Its 'val' repeats 'test' in several sets: the test split is kept.
       known = videos.get(video.video_id)
@@ -85,6 +86,13 @@ def _on_disk(tree: tree_lib.Tree, frame: str) -> str:
   return '/'.join(part for part in parts[:-1] if part not in ('', '.', '..'))
 
 
+def _landmarks_of(tree: tree_lib.Tree, folder: str) -> str:
+  """The folder of landmarks beside a folder of frames; '' without one."""
+  before, found, after = folder.rpartition('frames/')
+  place = f'{before}landmarks/{after}'
+  return place if found and tree.below(place, ('.npy',)) else ''
+
+
 SOURCES = {
   f'deepfakebench_{compression}': source_lib.Source(
     title=f'A set prepared by DeepfakeBench, {compression}',
@@ -97,6 +105,8 @@ SOURCES = {
       'names of four methods of FaceForensics++ become one.',
       'Its "evenly spaced" frames are the first 32.',
       'For several sets its val split is the test split: it is left out here.',
+      'Its landmarks (landmarks/, 81 points of dlib) are taken where they lie '
+      'beside the frames; a frame without any is then left out.',
     ),
     list_videos=functools.partial(list_deepfakebench, compression=compression),
     margin=0,

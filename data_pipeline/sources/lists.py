@@ -1,9 +1,11 @@
-"""A CSV list of videos -> its rows, as text.
+"""A list of videos -> its rows, as text.
 
 What enters: a file as spreadsheets and editors write them, in UTF-8 or UTF-16,
 with or without a byte-order mark, with any line ends, separated by commas,
-semicolons or tabs. What leaves: one `Row` a line that is not empty. A file that
-can be read in two ways is an error that names the line and what is in it.
+semicolons or tabs; or the lines without a header that other detectors read
+('path label', `read_plain`). What leaves: one `Row` a line that is not empty. A
+file that can be read in two ways is an error that names the line and what is in
+it.
 """
 
 import codecs
@@ -13,6 +15,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 
 _MARKS = (  # that of UTF-32 begins with that of UTF-16
   (codecs.BOM_UTF32_LE, 'utf-32'),
@@ -22,6 +25,11 @@ _MARKS = (  # that of UTF-32 begins with that of UTF-16
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
 _DELIMITERS = (',', ';', '\t')
+_LABEL = r'(?P<label>0|1|real|fake|REAL|FAKE)'
+_PLAIN = re.compile(rf'(?P<path>\S|\S.*?\S)[ \t]+{_LABEL}')
+_PLAIN_FRAMES = re.compile(
+  rf'(?P<path>\S|\S.*?\S)[ \t]+(?P<first>\d+)[ \t]+(?P<last>\d+)[ \t]+{_LABEL}'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +87,46 @@ def read_rows(path: str | os.PathLike, needed: Sequence[str]) -> list[Row]:
   if not columns:
     _columns(path, [], needed)
   return rows
+
+
+def read_plain(path: str | os.PathLike) -> list[Row] | None:
+  """Reads 'path label' or 'path start end label', a line each, no header.
+
+  GenD lists its videos in the first form, TALL and DeepShield in the second;
+  blanks or a tab stand between. The path may hold blanks.
+
+  Returns:
+    Rows with the columns path, label ('0' or '1', or as written) and, in the
+    second form, first and last (frames, both included); None where the first
+    line is none of the two.
+
+  Raises:
+    ValueError: no such file, an encoding that cannot be told, or a later line
+      of another form; names file and line.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'no list of videos {path}')
+  rows: list[Row] = []
+  longer = False  # whether the lines have frames
+  for number, line in enumerate(_decode(path).splitlines(), start=1):
+    if not line.strip():
+      continue
+    match = _PLAIN.fullmatch(line.strip())
+    framed = _PLAIN_FRAMES.fullmatch(line.strip())
+    if not rows:
+      longer = framed is not None
+    match = framed if longer else match
+    if match is None and not rows:
+      return None
+    if match is None:
+      form = 'path start end label' if longer else 'path label'
+      raise ValueError(
+        f'{path} line {number}: {line.strip()!r} is not "{form}", as the lines '
+        'before it are'
+      )
+    rows.append(Row(f'{path} line {number}', match.groupdict()))
+  return rows or None
 
 
 def _columns(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -276,3 +277,55 @@ def test_group_and_pair_are_read_and_unknown_columns_named(tmp_path):
   videos, notes = catalogue.list_videos(tmp_path, 'mine', tmp_path / 'list.csv')
   assert (videos[0].group, videos[0].pair) == ('g1', 'b.mp4')
   assert 'not read are the columns mood' in notes[0]
+
+
+def _plain(tmp_path, name: str, text: str) -> catalogue.Listing:
+  (tmp_path / name).write_text(text)
+  return catalogue.list_videos(tmp_path, 'd', tmp_path / name)
+
+
+def test_lines_of_path_and_label_are_a_list_too(tmp_path):
+  videos, notes = _plain(
+    tmp_path, 'gend_test.txt', 'ff/a b.mp4 0\n\nff/c.mp4\t1\nd/e.mp4  fake\n'
+  )
+  assert [(v.path, v.label, v.split) for v in videos] == [
+    ('ff/a b.mp4', 0, 'test'),
+    ('ff/c.mp4', 1, 'test'),
+    ('d/e.mp4', 1, 'test'),
+  ]
+  assert notes == (
+    f'{tmp_path}/gend_test.txt: no header; read as lines of "path label", 1 for'
+    ' fake: 1 real, 2 fake, all of test by its name',
+  )
+  ((video,), _) = _plain(tmp_path, 'mine.txt', 'a.mp4 0')
+  assert video.split == ''
+  ((video,), notes) = _plain(tmp_path, 'train.txt', 'a.mp4 0\nb.mp4 1')
+  assert (video.path, video.split) == ('a.mp4', 'train')
+  assert 'left out 1 fakes of the training split' in notes[1]
+
+
+@pytest.mark.parametrize('lowest', [0, 1])
+def test_lines_with_frames_count_as_their_lowest_does(tmp_path, lowest):
+  text = f'a/b {lowest} {lowest + 9} 0\na/c 5 14 1\n'
+  videos, notes = _plain(tmp_path, 'list.txt', text)
+  assert [(v.start, v.end) for v in videos] == [
+    (0, 10),
+    (5 - lowest, 15 - lowest),
+  ]
+  assert videos[0].video_id == 'a/b#0-10'
+  assert f'frames count from {lowest}, the last one included' in notes[1]
+
+
+@pytest.mark.parametrize(
+  'text, says',
+  [
+    ('a.mp4 0\nb.mp4\n', 'line 2: \'b.mp4\' is not "path label"'),
+    ('a 1 9 0\nb.mp4 0\n', 'is not "path start end label"'),
+    ('1 Celeb-real/a.mp4\n', 'it needs path and label'),
+    ('/data/a.mp4 0\n', "'/data/a.mp4' is not below the root"),
+    ('a 9 1 0\n', 'frames 8 to 1 are none'),
+  ],
+)
+def test_lines_of_another_form_are_named(tmp_path, text, says):
+  with pytest.raises(ValueError, match=re.escape(says)):
+    _plain(tmp_path, 'list.txt', text)
