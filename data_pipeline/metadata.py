@@ -31,6 +31,7 @@ class VideoInfo:
       indices and times; every record of the video carries it.
     group: videos that are compared with each other alone; '' where all are.
     pair: path of the real video that a fake was made from, or ''.
+    backend: full name of what found its face; '' where nobody wrote it down.
   """
 
   video_id: str
@@ -43,6 +44,7 @@ class VideoInfo:
   digest: str
   group: str = ''
   pair: str = ''
+  backend: str = ''
 
 
 def list_splits(

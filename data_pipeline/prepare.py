@@ -17,7 +17,6 @@ from concurrent import futures
 from concurrent.futures import process as process_pool
 import dataclasses
 import errno
-import functools
 import multiprocessing
 import os
 import pathlib
@@ -41,7 +40,7 @@ from data_pipeline import (
   verify,
 )
 from data_pipeline import staging as staging_lib
-from data_pipeline.faces import embedded
+from data_pipeline.faces import backends, tracks
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue, file_names, published
 
@@ -91,6 +90,8 @@ def prepare(
     staging.folder.mkdir(exist_ok=True)
     if not replace:
       _refuse_clashes(videos, staging, places)
+      for of_rule in places.values():
+        stored_videos.refuse_backend(of_rule, videos, settings.faces.full_name)
     named = [v for v in videos if file_names.is_text(v.video_id)]
     done, todo = _look_up(named, staging, places)
     num_done = len(named) - len(todo)
@@ -280,11 +281,6 @@ def silence_decoder() -> None:
   cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-@functools.cache
-def _backend() -> embedded.EmbeddedBackend:
-  return embedded.EmbeddedBackend()  # one per process
-
-
 def _finish_video(
   root: pathlib.Path,
   staging: staging_lib.Staging,
@@ -293,7 +289,7 @@ def _finish_video(
   settings: prepared_video.Settings,
 ) -> list[prepared_video.Outcome]:
   kept, outcomes = prepared_video.prepare_video(
-    root, video, rules, settings, _backend()
+    root, video, rules, settings, backends.open_backend(settings.faces)
   )
   staging.finish(video, kept, outcomes)
   return outcomes
@@ -348,6 +344,34 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     metavar='KIND:LEVEL',
     help='damage every video first, and name the result NAME-KIND-LEVEL; '
     f'kinds: {", ".join(corruptions.PARAMETERS)}; levels 1 to 5',
+  )
+  parser.add_argument(
+    '--backend',
+    choices=backends.NAMES,
+    default='embedded',
+    help='what finds faces and places landmarks; all but the default need a '
+    'file of yours',
+  )
+  parser.add_argument(
+    '--face_model',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='of --backend: a predictor of dlib (.dat, 68 or 81 points), an SCRFD '
+    '(.onnx); for scrfd+dlib twice, in this order',
+  )
+  parser.add_argument(
+    '--track',
+    choices=tracks.RULES,
+    default='track',
+    help='track: follow the main face; official: take the best face of every '
+    'frame by itself, as the released code does',
+  )
+  parser.add_argument(
+    '--boxes_of',
+    choices=('self', 'pair'),
+    default='self',
+    help='pair: cut a fake out where its original (column pair) shows the face',
   )
   parser.add_argument(
     '--dataset', default='', help='default: that of --source, or of root'
@@ -417,6 +441,34 @@ def _check(args: argparse.Namespace) -> None:
     raise ValueError(
       f'--val_fraction is {args.val_fraction}; it lies between 0 and 1'
     )
+
+
+def _settings(args: argparse.Namespace) -> prepared_video.Settings:
+  """The settings that the flags say.
+
+  Raises:
+    ValueError: the backend cannot be opened.
+  """
+  faces = backends.Choice(args.backend, tuple(args.face_model))
+  if faces.files:
+    backends.open_backend(faces)  # a wrong file ends the command, not a worker
+  settings = prepared_video.Settings(
+    min_frames=args.min_frames,
+    encoding=args.encoding,
+    corruption=args.corrupt,
+    clip_frames=args.clip_frames,
+    faces=faces,
+    track=args.track,
+    boxes_of=args.boxes_of,
+  )
+  if not args.num_frames:
+    return settings
+  return dataclasses.replace(
+    settings,
+    train_frames=args.num_frames,
+    eval_frames=args.num_frames,
+    uniform_frames=args.num_frames,
+  )
 
 
 def _dataset_name(args: argparse.Namespace) -> str:
@@ -491,24 +543,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   )
   silence_decoder()
   rules = ('consecutive', 'uniform') if args.rule == 'both' else (args.rule,)
-  settings = prepared_video.Settings(
-    min_frames=args.min_frames,
-    encoding=args.encoding,
-    corruption=args.corrupt,
-    clip_frames=args.clip_frames,
-  )
-  if args.num_frames:
-    settings = dataclasses.replace(
-      settings,
-      train_frames=args.num_frames,
-      eval_frames=args.num_frames,
-      uniform_frames=args.num_frames,
-    )
   out = pathlib.Path(args.out)
   try:
     if args.verify:
       return verify.verify(out, args.dataset, rules, console)
     _check(args)
+    settings = _settings(args)
     videos = _list_videos(args, console)
     catalogue.refuse_shared_files(args.root, videos)
     outcomes = prepare(

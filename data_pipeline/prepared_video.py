@@ -13,6 +13,7 @@ from importlib import metadata
 import json
 import os
 import pathlib
+from typing import Any
 
 import av
 import cv2
@@ -20,7 +21,13 @@ import numpy as np
 
 from data_pipeline import corruptions, records
 from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import extraction, footage, whole_image
+from data_pipeline.faces import (
+  backends,
+  extraction,
+  footage,
+  given_landmarks,
+  whole_image,
+)
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue
 
@@ -40,6 +47,11 @@ class Settings:
     margin: of the face box, added on every side of it.
     encoding: of the stored frames, 'jpeg' or 'png'.
     corruption: KIND:LEVEL done to the video first, or '' (`corruptions`).
+    faces: what finds faces and places landmarks.
+    track: 'track' follows the main face; 'official' takes the best of each
+      frame by itself (`faces.tracks`).
+    boxes_of: 'self', or 'pair': a fake is cut out where its original shows the
+      face, in frames of the same numbers.
   """
 
   train_frames: int = 256
@@ -50,6 +62,16 @@ class Settings:
   margin: float = 0.25
   encoding: str = 'jpeg'
   corruption: str = ''
+  faces: backends.Choice = dataclasses.field(default_factory=backends.Choice)
+  track: str = 'track'
+  boxes_of: str = 'self'
+
+  def described(self) -> dict[str, Any]:
+    """All that a record depends on, as JSON; the backend by its full name."""
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+    } | {'faces': self.faces.full_name}
 
   def count(self, rule: str, split: str) -> int:
     """How many frames a rule asks for."""
@@ -64,7 +86,7 @@ class Outcome:
 
   Attributes:
     status: 'kept' or 'skipped'.
-    reason: '' or one of unreadable, missing, too_short, no_face.
+    reason: '' or one of unreadable, missing, too_short, no_face, no_original.
     num_frames: frames kept.
     detail: one line for people.
     notes: what is odd about the file; it may well be kept nevertheless.
@@ -127,7 +149,9 @@ def _prepare_file(
   skipped = functools.partial(_skip, video, rules)
   if video.is_crop:
     # Its faces are cut out already: nothing is to be added or cut away.
-    backend = whole_image.WholeImageBackend(backend)
+    backend = whole_image.WholeImageBackend(
+      backend, is_given=bool(video.landmarks)
+    )
     settings = dataclasses.replace(settings, margin=0.0)
   try:
     stream = footage.probe(path)
@@ -143,7 +167,22 @@ def _prepare_file(
     )
 
   def notes_of(decoding: footage.Reading) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*stream.notes, *decoding.notes]))
+    notes = [*stream.notes, *decoding.notes, *([remark] if remark else [])]
+    return tuple(dict.fromkeys([*notes, *(given.notes if given else ())]))
+
+  def extract(
+    chosen: dict[str, np.ndarray],
+  ) -> tuple[dict[str, extraction.FaceClip], footage.Reading]:
+    return extraction.extract_faces(
+      path,
+      chosen,
+      backend,
+      settings.margin,
+      change,
+      track_rule=settings.track,
+      boxes_of=original,
+      known=given,
+    )
 
   def choose(rule: str, num_frames: int) -> np.ndarray:
     count = settings.count(rule, video.split)
@@ -152,11 +191,20 @@ def _prepare_file(
     )
     return video.start + indices
 
+  given = None
+  if video.landmarks:
+    given = given_landmarks.GivenLandmarks(path, root / video.landmarks)
+  original, remark = None, ''
+  if settings.boxes_of == 'pair' and video.label and not video.is_crop:
+    original = root / video.pair if video.pair else None
+    remark = '' if original else 'no original is listed: boxes of its own'
+    problem = _mismatch(original, stream) if original else ''
+    if problem:
+      return [], skipped('no_original', _relative(problem, root))
+
   length = end - video.start
   chosen = {rule: choose(rule, length) for rule in rules}
-  clips, decoding = extraction.extract_faces(
-    path, chosen, backend, settings.margin, change
-  )
+  clips, decoding = extract(chosen)
   if decoding.num_frames is not None and decoding.num_frames < end:
     # There are packets without a frame: spread over the frames.
     length = max(decoding.num_frames - video.start, 0)
@@ -166,9 +214,7 @@ def _prepare_file(
         'unreadable', f'{length} frames decode{said}', notes_of(decoding)
       )
     chosen = {rule: choose(rule, length) for rule in rules}
-    clips, decoding = extraction.extract_faces(
-      path, chosen, backend, settings.margin, change
-    )
+    clips, decoding = extract(chosen)
   notes = notes_of(decoding)
   asked = {int(i) for indices in chosen.values() for i in indices}
   lost = decoding.missing
@@ -189,6 +235,22 @@ def _prepare_file(
       _outcome(video, rule, 'kept', '', len(clip.frames), detail, notes)
     )
   return kept, outcomes
+
+
+def _mismatch(original: pathlib.Path, fake: video_lib.VideoStream) -> str:
+  """Why boxes of an original say nothing of its fake; '' if they do."""
+  try:
+    stream = footage.probe(original)
+  except FileNotFoundError:
+    return f'its original {original} is missing'
+  except ValueError as error:
+    return f'its original: {error}'
+  if (stream.width, stream.height) != (fake.width, fake.height):
+    return (
+      f'its original {original} is {stream.width} x {stream.height} px, it is '
+      f'{fake.width} x {fake.height}'
+    )
+  return ''
 
 
 def _whole_clips(
@@ -218,7 +280,7 @@ def _record(
       'start': video.start,
       'end': video.end,
     },
-    'settings': dataclasses.asdict(settings),
+    'settings': settings.described(),
     'backend': backend.name,
     'versions': {
       'av': av.__version__,

@@ -25,6 +25,7 @@ import numpy as np
 from data_pipeline import metadata as metadata_lib
 from data_pipeline import places, segments, shard_cache
 from data_pipeline import shards as shards_lib
+from data_pipeline.faces import whole_image
 
 RULES = ('consecutive', 'uniform', 'dense')
 SPLITS = ('train', 'val', 'test')
@@ -79,6 +80,7 @@ class VideoRecord:
       digest=self._digest(),
       group=self.group,
       pair=self.pair,
+      backend=json.loads(self.provenance).get('backend', ''),
     )
 
   def _digest(self) -> str:
@@ -202,6 +204,11 @@ class Records:
   def shard_of(self, video_index: int) -> int:
     """Which of `shards` a video lies in; all of it lies in one."""
     return int(self._shard_of[video_index])
+
+  def backends(self) -> set[str]:
+    """Full names of what found the faces, as far as it was written down."""
+    names = {whole_image.inner_name(info.backend) for info in self.videos}
+    return names - {''}
 
   def fingerprint(self) -> str:
     """Names the videos and their lengths, in order, in 16 hex digits.

@@ -97,7 +97,7 @@ class Staging:
       'file': self._file(video),
       'video': dataclasses.asdict(video),
       'rule': rule,
-      'settings': dataclasses.asdict(self.settings),
+      'settings': self.settings.described(),
       'version': metadata.VERSION,
     }
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from data_pipeline import metadata, record_writer, records
 from data_pipeline import staging as staging_lib
+from data_pipeline.faces import whole_image
 from data_pipeline.sources import catalogue
 
 
@@ -92,6 +93,28 @@ def refuse_overlap(
           'too: the same frames would be there twice; --replace makes the data '
           'set anew, of the videos listed now'
         )
+
+
+def refuse_backend(
+  places: Mapping[str, Place], videos: Iterable[catalogue.Video], name: str
+) -> None:
+  """Raises ValueError where a data set would hold faces of two backends.
+
+  Args:
+    places: of the stored videos.
+    videos: that are prepared now, those that are stored anew.
+    name: full name of the backend of now.
+  """
+  ids = {video.video_id for video in videos}
+  for video_id, place in places.items():
+    theirs = whole_image.inner_name(place.info.backend)
+    if theirs and theirs != name and video_id not in ids:
+      raise ValueError(
+        f'the data set holds {video_id} with its face found by {theirs}; '
+        f'{name} would cut out others beside it: take the same --backend and '
+        '--face_model, or --replace to make the data set anew, of the videos '
+        'listed now'
+      )
 
 
 def write(

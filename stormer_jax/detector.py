@@ -21,6 +21,8 @@ from stormer_jax.runs import checkpoint
 from stormer_jax.weights import kept_weights, pretrained, weight_file
 
 Tree = Any
+# Of a run, beside config.json: what found the faces that it learned from.
+FACES_FILE = 'faces.json'
 # The detector that ships with the package: what `save_kept` writes, with its
 # calibration.json and card.md.
 SHIPPED = pathlib.Path(__file__).parent / 'weights' / 'small'
@@ -103,6 +105,7 @@ def save_detector(
   destination: pathlib.Path,
   config: config_dict.ConfigDict,
   weights: dict[str, Tree],
+  face_backend: str = '',
 ) -> None:
   """Writes a run with one checkpoint, at step 0, whole or not at all.
 
@@ -110,8 +113,9 @@ def save_detector(
     destination: Folder to make; it does not exist or is empty.
     config: What the model is made from.
     weights: {'params': ..., 'stats': ...}.
+    face_backend: Full name of what found the faces; '' if unknown.
   """
-  with _whole_folder(destination, config) as part:
+  with _whole_folder(destination, config, face_backend) as part:
     checkpointer = checkpoint.Checkpointer(
       part / 'checkpoints', save_steps=lambda step: True
     )
@@ -123,6 +127,7 @@ def save_kept(
   destination: pathlib.Path,
   config: config_dict.ConfigDict,
   weights: dict[str, Tree],
+  face_backend: str = '',
 ) -> None:
   """Writes a detector without its run, float16 weights, as a whole.
 
@@ -130,14 +135,15 @@ def save_kept(
     destination: Folder to make; it does not exist or is empty.
     config: What the model is made from.
     weights: {'params': ..., 'stats': ...}.
+    face_backend: Full name of what found the faces; '' if unknown.
   """
-  with _whole_folder(destination, config) as part:
+  with _whole_folder(destination, config, face_backend) as part:
     kept_weights.write(part / kept_weights.FILE, weights)
 
 
 @contextlib.contextmanager
 def _whole_folder(
-  destination: pathlib.Path, config: config_dict.ConfigDict
+  destination: pathlib.Path, config: config_dict.ConfigDict, face_backend: str
 ) -> Iterator[pathlib.Path]:
   """A folder to fill; with config.json it then takes the destination's name."""
   part = destination.with_name(f'.{destination.name}.part')
@@ -149,6 +155,9 @@ def _whole_folder(
       json.loads(config.to_json_best_effort()), indent=2, sort_keys=True
     )
     (part / 'config.json').write_text(text + '\n')
+    if face_backend:
+      said = json.dumps({'backend': face_backend}, indent=2)
+      (part / FACES_FILE).write_text(said + '\n')
     part.rename(destination)
   finally:
     shutil.rmtree(part, ignore_errors=True)
@@ -174,6 +183,21 @@ def load_config(workdir: pathlib.Path) -> config_dict.ConfigDict:
   if not isinstance(values, dict) or 'model' not in values:
     raise ValueError(f'{path}: not the configuration of a run')
   return config_dict.ConfigDict(_with_tuples(values)).lock()
+
+
+def load_face_backend(workdir: pathlib.Path) -> str:
+  """Full name of what found the faces of a run's records; '' if unknown.
+
+  Raises:
+    ValueError: If the note is damaged.
+  """
+  path = pathlib.Path(workdir) / FACES_FILE
+  try:
+    return str(json.loads(path.read_text())['backend'])
+  except FileNotFoundError:
+    return ''
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'{path}: damaged ({error!r})') from error
 
 
 def read_weights(

@@ -36,6 +36,7 @@ import jax
 from ml_collections import config_flags
 
 from data_pipeline import command_line, places, shard_cache
+from data_pipeline.faces import backends
 from stormer_jax import (
   comparison,
   config_files,
@@ -66,6 +67,7 @@ _PATHS = (
   *('workdir', 'data_root', 'data_cache', 'video', 'out', 'html', 'mp4'),
   *('source', 'destination'),
 )
+_EVERYBODY = 1000  # more than are found in any frame
 _WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
 _NEEDS = {
   'train': ('config', 'workdir', 'data_root'),
@@ -119,6 +121,22 @@ def define_flags(argv: Sequence[str]) -> None:
   )
   flags.DEFINE_integer(
     'max_frames', 2400, 'Frames of a video that are looked at, at most.'
+  )
+  flags.DEFINE_string(
+    'faces',
+    '4',
+    'How many people of a frame are looked at, the main ones; or all.',
+  )
+  flags.DEFINE_enum(
+    'backend',
+    None,
+    backends.NAMES,
+    'What finds faces. A run knows what found its own, and takes no other.',
+  )
+  flags.DEFINE_multi_string(
+    'face_model',
+    None,
+    'File of --backend, where that needs one of yours (prepare --face_model).',
   )
   flags.DEFINE_string(
     'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
@@ -296,9 +314,32 @@ def _predict(args: flags.FlagValues, videos: list[str]) -> None:
 def _ready(
   args: flags.FlagValues,
 ) -> tuple[video_detector.Detector, video_detector.Look]:
-  look = video_detector.Look(every=args.every, max_frames=args.max_frames)
+  look = video_detector.Look(
+    every=args.every,
+    max_frames=args.max_frames,
+    max_people=_max_people(args.faces),
+  )
   options = evaluate.EvalConfig(**args.config.eval)
-  return video_detector.Detector.load(args.workdir, options=options), look
+  ready = video_detector.Detector.load(
+    args.workdir,
+    options=options,
+    backend=args.backend,
+    face_models=args.face_model or [],
+  )
+  return ready, look
+
+
+def _max_people(faces: str) -> int:
+  """How many faces of a frame are looked at.
+
+  Raises:
+    ValueError: neither a number from 1 on nor 'all'.
+  """
+  if faces == 'all':
+    return _EVERYBODY
+  if not faces.isdecimal() or int(faces) < 1:
+    raise ValueError(f'--faces={faces}: a number from 1 on, or all')
+  return int(faces)
 
 
 def _report(args: flags.FlagValues) -> None:

@@ -91,6 +91,7 @@ def train_and_evaluate(
   val_records = open_split(
     config.data.val_dataset, config.data.frame_rule, config.data.val_split
   )
+  backend = _backend(train_records, val_records)
   # Dense records are clips already: none begins between two of them.
   is_dense = config.data.frame_rule == 'dense'
   max_offset = 0 if is_dense else config.data.max_offset
@@ -138,6 +139,7 @@ def train_and_evaluate(
 
   # Only now: a run that could not start leaves no workdir behind.
   workdir_lib.claim(config, workdir)
+  workdir_lib.claim_faces(backend, workdir)
 
   # Start: 1. this workdir's newest checkpoint; 2. config.init_from; 3. a
   # pretrained stem and a pretrained image ViT, either or both; 4. from scratch.
@@ -301,6 +303,17 @@ def jit_pairs(
     ),
     out_shardings=sharding.batch_sharding(mesh),
   )
+
+
+def _backend(*splits: records_lib.Records) -> str:
+  """What found the faces of the records; '' where nobody wrote it down."""
+  names = sorted(set().union(*(records.backends() for records in splits)))
+  if len(names) > 1:
+    raise ValueError(
+      f'training data: faces found by {" and by ".join(names)}, which cut them'
+      ' out differently; prepare all with one --backend'
+    )
+  return names[0] if names else ''
 
 
 def _explained(error: Exception, step: int) -> Exception:

@@ -112,6 +112,14 @@ def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
     main._predict(values, [])
 
 
+def test_some_people_of_a_frame_or_everybody_can_be_asked_for():
+  assert main._max_people('2') == 2
+  assert main._max_people('all') > 100
+  for wrong in ('0', '-1', 'main', '2.5'):
+    with pytest.raises(ValueError, match=f'--faces={wrong}: a number from 1'):
+      main._max_people(wrong)
+
+
 def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():
   program = (
     'from data_pipeline import command_line;'

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import face_videos
+import handmade_onnx
 import made_videos
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from data_pipeline import (
   stored_videos,
 )
 from data_pipeline import staging as staging_lib
+from tests.faces import scrfd_test
 from tests.sources import published_test
 
 
@@ -487,3 +489,83 @@ def test_unknown_sets_and_damage_are_one_line(tmp_path, capsys, flags, words):
   said = capsys.readouterr().err
   assert words in said and said.count('\n') == 1
   assert not (tmp_path / 'out').exists()
+
+
+def test_faces_of_two_backends_are_not_put_into_one_data_set(
+  tmp_path, add, monkeypatch
+):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  monkeypatch.setattr(face_videos.FixedBackend, 'name', 'other')
+  choice = prepare.backends.Choice
+  monkeypatch.setattr(choice, 'full_name', property(lambda self: 'other'))
+  with pytest.raises(
+    ValueError, match=r'a\.mp4 .*centerface\+facemesh_v2; oth'
+  ):
+    add(tmp_path / 'two', [face_videos.video('b.mp4')])
+  # The one that is there already is done again, and then all are of one.
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  add(tmp_path / 'two', [face_videos.video('b.mp4')])
+  assert add.done == ['a.mp4', 'a.mp4', 'b.mp4']
+  stored = records.open_records(tmp_path / 'out', 'd', 'uniform', 'train')
+  assert stored.backends() == {'other'}
+
+
+@pytest.mark.parametrize(
+  'flags, words',
+  [
+    ('--backend=dlib', '--face_model=FILE, a shape predictor of dlib'),
+    ('--face_model=a.dat', '--backend=embedded takes no --face_model'),
+    ('--backend=scrfd --face_model=absent.onnx', 'absent.onnx: cannot be read'),
+    (
+      '--backend=scrfd --face_model={text}',
+      'not an ONNX model that can be run',
+    ),
+    ('--backend=retina', "invalid choice: 'retina'"),
+  ],
+)
+def test_a_wrong_backend_is_one_line_before_any_work(
+  tmp_path, capsys, flags, words
+):
+  (tmp_path / 'text.onnx').write_text('no model')
+  face_videos.write_face_video(tmp_path / 'videos/a.mp4', 2)
+  arguments = [f'--root={tmp_path / "videos"}', f'--out={tmp_path / "out"}']
+  flags = flags.format(text=tmp_path / 'text.onnx')
+  try:
+    code = prepare.main([*arguments, *flags.split()])
+  except SystemExit as stop:
+    code = stop.code
+  assert code == 2
+  said = capsys.readouterr().err
+  assert words in said and said.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_the_users_scrfd_prepares_a_video(tmp_path):
+  # A made file that sees a face in the middle of every frame.
+  middle = scrfd_test.make_outputs(
+    [
+      (
+        0.9,
+        32,
+        9,
+        9,
+        0,
+        (5, 7, 5, 7),
+        [[-2, -2], [2, -2], [0, 0], [-2, 3], [2, 3]],
+      )
+    ]
+  )
+  file = handmade_onnx.write_constants(tmp_path / 'scrfd.onnx', middle)
+  face_videos.write_face_video(tmp_path / 'videos/test/real/a.mp4', 6)
+  code = prepare.main(
+    f'--root={tmp_path / "videos"} --out={tmp_path / "out"} --workers=1'
+    f' --rule=uniform --backend=scrfd --face_model={file}'.split()
+  )
+  assert code == 0
+  stored = records.open_records(tmp_path / 'out', 'videos', 'uniform', 'test')
+  (name,) = stored.backends()
+  assert name == prepare.backends.Choice('scrfd', (str(file),)).full_name
+  assert 'scrfd.onnx' not in stored.read_record(0).provenance
+  np.testing.assert_allclose(
+    stored.read_record(0).boxes[0], np.array([128, 64, 448, 512]) / 4, atol=0.1
+  )

@@ -7,7 +7,7 @@ import made_videos
 import numpy as np
 import pytest
 
-from data_pipeline import records
+from data_pipeline import prepared_video, records
 from data_pipeline.faces import extraction
 
 
@@ -274,3 +274,139 @@ def test_a_dense_clip_with_a_frame_without_a_face_is_left_out(tmp_path):
     record.frame_indices, [*range(12), *range(24, 32)]
   )
   assert outcome.detail == 'face in 20 of 32 frames'
+
+
+class Brightest(face_videos.FixedBackend):
+  """Takes the one brightest spot of a frame for a face."""
+
+  def detect(self, frame):
+    rows, columns = np.nonzero(frame.max(-1) > 150)
+    if not len(rows):
+      return face_videos.make_faces()
+    x0, y0, x1, y1 = columns.min(), rows.min(), columns.max(), rows.max()
+    return face_videos.make_faces((x0, y0, x1 + 1, y1 + 1))
+
+
+def _write_spot(path, places, size=(128, 64)):
+  """A video of a bright square, by frame its (x, y); None for no square."""
+  images = []
+  for place in places:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    if place is not None:
+      x, y = place
+      image[y : y + 16, x : x + 16] = 250
+    images.append(image)
+  made_videos.write(path, images)
+
+
+def test_a_fake_may_be_cut_out_where_its_original_shows_the_face(tmp_path):
+  _write_spot(tmp_path / 'real.mp4', [(8 + 4 * t, 16) for t in range(10)])
+  _write_spot(tmp_path / 'fake.mp4', [(96, 32)] * 8)
+  fake = prepared_video.dataclasses.replace(
+    face_videos.video('fake.mp4', 'test', pair='real.mp4'), label=1
+  )
+  options = {'rules': ['uniform'], 'backend': Brightest()}
+  (own,), _ = face_videos.prepare_one(tmp_path, fake, **options)
+  np.testing.assert_allclose(own.boxes[:, 0], 96, atol=1)
+  (shared,), (outcome,) = face_videos.prepare_one(
+    tmp_path, fake, boxes_of='pair', **options
+  )
+  # The eight frames of the fake, at the places in the original.
+  np.testing.assert_array_equal(shared.frame_indices, np.arange(8))
+  np.testing.assert_allclose(shared.boxes[:, 0], 8 + 4 * np.arange(8), atol=1.5)
+  pixels = [records.decode_frame(frame).max() for frame in shared.frames]
+  assert max(pixels[:6]) < 60  # what lies there in the fake: nothing
+  assert outcome.notes == ()
+  assert '"boxes_of": "pair"' in shared.provenance
+
+
+def test_a_fake_without_a_usable_original_says_so(tmp_path):
+  _write_spot(tmp_path / 'fake.mp4', [(96, 32)] * 8)
+  _write_spot(tmp_path / 'small.mp4', [(9, 9)] * 8, (64, 64))
+  (tmp_path / 'text.mp4').write_text('no film')
+  said = {}
+  for pair in ('', 'small.mp4', 'absent.mp4', 'text.mp4'):
+    fake = prepared_video.dataclasses.replace(
+      face_videos.video('fake.mp4', 'test', pair=pair), label=1
+    )
+    _, (said[pair],) = face_videos.prepare_one(
+      tmp_path, fake, ['uniform'], Brightest(), boxes_of='pair'
+    )
+  assert said[''].status == 'kept'
+  assert said[''].notes == ('no original is listed: boxes of its own',)
+  assert {o.reason for name, o in said.items() if name} == {'no_original'}
+  assert said['small.mp4'].detail == (
+    'its original small.mp4 is 64 x 64 px, it is 128 x 64'
+  )
+  assert said['absent.mp4'].detail == 'its original absent.mp4 is missing'
+  # A real video has no original.
+  _, (real,) = face_videos.prepare_one(
+    tmp_path,
+    face_videos.video('fake.mp4', 'test'),
+    ['uniform'],
+    Brightest(),
+    boxes_of='pair',
+  )
+  assert (real.status, real.notes) == ('kept', ())
+
+
+def test_the_official_rule_takes_the_best_face_of_every_frame(tmp_path):
+  class TwoPeople(face_videos.FixedBackend):
+    """The right one is always larger; in odd frames the left one is surer."""
+
+    def detect(self, frame):
+      left, right = (2, 2, 22, 22), (60, 10, 100, 50)
+      order = (left, right) if face_videos.read_number(frame) % 2 else (right,)
+      found = face_videos.make_faces(*order)
+      found.scores[:] = np.linspace(0.9, 0.8, len(order))
+      return found
+
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 8)
+  video = face_videos.video('a.mp4')
+  (followed,), _ = face_videos.prepare_one(
+    tmp_path, video, ['uniform'], TwoPeople()
+  )
+  (official,), _ = face_videos.prepare_one(
+    tmp_path, video, ['uniform'], TwoPeople(), track='official'
+  )
+  assert (followed.boxes[:, 0] == 60).all()
+  np.testing.assert_array_equal(official.boxes[:, 0], [60, 2] * 4)
+
+
+def test_a_record_says_what_found_its_face(tmp_path):
+  face_videos.write_numbered_video(tmp_path / 'a.mp4', 6)
+  (record,), _ = face_videos.prepare_one(
+    tmp_path, face_videos.video('a.mp4'), ['uniform']
+  )
+  assert record.info.backend == face_videos.FixedBackend.name
+
+
+def test_landmarks_that_came_with_the_images_are_those_of_the_record(tmp_path):
+  for folder in ('frames', 'landmarks'):
+    (tmp_path / folder).mkdir()
+  rng = np.random.default_rng(0)
+  points = rng.integers(0, 128, (9, 81, 2))
+  for number in range(9):
+    image = rng.integers(0, 256, (128, 128, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / f'frames/{number:03d}.png'), image)
+    if number not in (3, 4, 5):
+      np.save(tmp_path / f'landmarks/{number:03d}.npy', points[number])
+  np.save(tmp_path / 'landmarks/008.npy', points[8, :68])
+
+  class Blind(face_videos.FixedBackend):
+    """Is not asked."""
+
+    def landmarks(self, frame, box, keypoints):
+      raise AssertionError
+
+  video = face_videos.video('frames', is_crop=True, landmarks='landmarks')
+  (record,), (outcome,) = face_videos.prepare_one(
+    tmp_path, video, ['uniform'], Blind()
+  )
+  np.testing.assert_array_equal(record.frame_indices, [0, 1, 2, 6, 7])
+  # The image of 128 px becomes a crop of 256: a pixel's middle, doubled.
+  np.testing.assert_allclose(
+    record.landmarks, 2 * points[[0, 1, 2, 6, 7]] + 0.5
+  )
+  assert outcome.notes == ('4 of 9 frames without landmarks of their own',)
+  assert record.info.backend == 'whole image, landmarks as they came'

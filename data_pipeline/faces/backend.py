@@ -6,9 +6,12 @@ forehead to chin, five keypoints and 81 landmarks in dlib's order
 """
 
 import dataclasses
+import functools
+import hashlib
+import pathlib
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 import numpy as np
 
 NUM_LANDMARKS = 81
@@ -36,8 +39,44 @@ class Faces:
 
 
 @runtime_checkable
+class BoxFinder(Protocol):
+  """Finds faces."""
+
+  name: str
+
+  def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> Faces:
+    """Finds all faces of a frame."""
+
+
+@runtime_checkable
+class PointFinder(Protocol):
+  """Places the landmarks of a face that was found.
+
+  Attributes:
+    searches: whether it looks for the face in the crop by itself, so that the
+      box says no more than where to look.
+  """
+
+  name: str
+  searches: bool
+
+  def landmarks(
+    self,
+    frame: UInt8[np.ndarray, 'h w 3'],
+    box: Float32[np.ndarray, '4'],
+    keypoints: Float32[np.ndarray, '5 2'],
+  ) -> Float[np.ndarray, '81 2'] | None:
+    """Places 81 landmarks on a face; None where there is no face after all."""
+
+
+@runtime_checkable
 class FaceBackend(Protocol):
-  """Finds faces, and landmarks of a face."""
+  """Finds faces, and landmarks of a face.
+
+  Attributes:
+    name: what it is, down to the file of its model; two backends of one name
+      find the same.
+  """
 
   name: str
 
@@ -49,5 +88,46 @@ class FaceBackend(Protocol):
     frame: UInt8[np.ndarray, 'h w 3'],
     box: Float32[np.ndarray, '4'],
     keypoints: Float32[np.ndarray, '5 2'],
-  ) -> Float32[np.ndarray, '81 2'] | None:
+  ) -> Float[np.ndarray, '81 2'] | None:
     """Places 81 landmarks on a face; None where there is no face after all."""
+
+
+class JoinedBackend:
+  """A face backend of two halves: one finds boxes, the other landmarks."""
+
+  def __init__(self, boxes: BoxFinder, points: PointFinder):
+    """Joins the two; the name is made of both."""
+    self.name = f'{boxes.name}+{points.name}'
+    self.searches = points.searches
+    self._boxes = boxes
+    self._points = points
+
+  def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> Faces:
+    """Finds all faces of a frame, best first."""
+    return self._boxes.detect(frame)
+
+  def landmarks(
+    self,
+    frame: UInt8[np.ndarray, 'h w 3'],
+    box: Float32[np.ndarray, '4'],
+    keypoints: Float32[np.ndarray, '5 2'],
+  ) -> Float[np.ndarray, '81 2'] | None:
+    """Places 81 landmarks on a face; None where none is seen."""
+    return self._points.landmarks(frame, box, keypoints)
+
+
+@functools.cache
+def file_digest(path: str) -> str:
+  """The first 16 hex digits of the SHA-256 of a model's file.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  try:
+    with pathlib.Path(path).open('rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+  except OSError as error:
+    raise ValueError(
+      f'--face_model={path}: cannot be read ({error.strerror}); name the file'
+      ' of the model, which this project neither brings nor downloads'
+    ) from error

@@ -8,16 +8,15 @@ do, and the MediaPipe face mesh, of which 81 points are taken
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-from typing import Any
 
 import cv2
 from jaxtyping import Float32, UInt8
 import numpy as np
 
 from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import tracks
+from data_pipeline.faces import boxes as boxes_lib
+from data_pipeline.faces import onnx_model
 
 _MODELS = pathlib.Path(__file__).parent / 'face_models'
 # Mesh vertices of the outer eye corners: image left, image right.
@@ -48,21 +47,29 @@ class EmbeddedSettings:
   threads: int = 1
 
 
-class EmbeddedBackend:
+class EmbeddedBackend(backend_lib.JoinedBackend):
   """CenterFace and the MediaPipe face mesh, run by onnxruntime on the CPU.
 
   Open one per process; it is safe to use from several threads.
   """
 
-  name = 'centerface+facemesh_v2'
-
   def __init__(self, settings: EmbeddedSettings | None = None):
     """Loads the two models that lie beside this file."""
+    settings = settings or EmbeddedSettings()
+    super().__init__(CenterFace(settings), FaceMesh(settings))
+
+
+class CenterFace:
+  """The embedded half that finds boxes and five points."""
+
+  name = 'centerface'
+
+  def __init__(self, settings: EmbeddedSettings | None = None):
+    """Loads the detector."""
     self.settings = settings or EmbeddedSettings()
-    threads = self.settings.threads
-    self._detector = _session(_MODELS / 'centerface.onnx', threads)
-    self._mesh = _session(_MODELS / 'facemesh_v2_478.onnx', threads)
-    self._blend = mesh_to_landmarks()
+    self._detector = onnx_model.open_session(
+      _MODELS / 'centerface.onnx', self.settings.threads
+    )
 
   def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> backend_lib.Faces:
     """Finds all faces of a frame, best first."""
@@ -95,13 +102,28 @@ class EmbeddedBackend:
     )
     keypoints = low[:, None] + fractions[..., ::-1] * (high - low)[:, None]
     boxes = np.concatenate([low, high], 1)
-    kept = _suppress(boxes, scores, 0.3)
+    kept = boxes_lib.suppress(boxes, scores, 0.3)
     to_frame = np.array([width, height], np.float32) / size
     return backend_lib.Faces(
       boxes=(boxes[kept] * np.tile(to_frame, 2)).astype(np.float32),
       keypoints=(keypoints[kept] * to_frame).astype(np.float32),
       scores=scores[kept].astype(np.float32),
     )
+
+
+class FaceMesh:
+  """The embedded half that places landmarks on a face that was found."""
+
+  name = 'facemesh_v2'
+  searches = False
+
+  def __init__(self, settings: EmbeddedSettings | None = None):
+    """Loads the face mesh."""
+    self.settings = settings or EmbeddedSettings()
+    self._mesh = onnx_model.open_session(
+      _MODELS / 'facemesh_v2_478.onnx', self.settings.threads
+    )
+    self._blend = mesh_to_landmarks()
 
   def landmarks(
     self,
@@ -186,33 +208,3 @@ def mesh_to_landmarks() -> Float32[np.ndarray, '81 478']:
     for vertex, weight in zip(point['vertices'], point['weights'], strict=True):
       weights[point['dlib'], vertex] += weight
   return weights
-
-
-def _session(path: pathlib.Path, threads: int) -> Any:
-  """Opens a model. onnxruntime is imported here, and nowhere else.
-
-  From 1.32 on it keeps a device id and a database of events in the user's
-  cache, to be sent away, unless it is told not to before it is imported.
-  Nothing runs at the import of this module, so it cannot be told there.
-  """
-  os.environ['ORT_DISABLE_TELEMETRY'] = '1'
-  import onnxruntime
-
-  options = onnxruntime.SessionOptions()
-  options.intra_op_num_threads = threads
-  options.inter_op_num_threads = 1
-  options.log_severity_level = 3  # errors
-  return onnxruntime.InferenceSession(
-    str(path), options, providers=['CPUExecutionProvider']
-  )
-
-
-def _suppress(
-  boxes: np.ndarray, scores: np.ndarray, max_overlap: float
-) -> list[int]:
-  """Indices of the boxes that overlap no better one, best first."""
-  kept: list[int] = []
-  for index in np.argsort(-scores, kind='stable'):
-    if not kept or np.max(tracks.iou(boxes[kept], boxes[index])) < max_overlap:
-      kept.append(int(index))
-  return kept

@@ -44,6 +44,10 @@ def extract_faces(
   backend: backend_lib.FaceBackend,
   margin: float = 0.25,
   change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+  *,
+  track_rule: str = 'track',
+  boxes_of: str | os.PathLike | None = None,
+  known: Callable[[int], np.ndarray | None] | None = None,
 ) -> tuple[dict[str, FaceClip], footage.Reading]:
   """Crops the main face out of chosen frames of a video.
 
@@ -59,6 +63,11 @@ def extract_faces(
     backend: finds faces.
     margin: of the face box, added on every side of it.
     change: done to a frame, given its number, before a face is looked for.
+    track_rule: one of `tracks.RULES`; 'official' follows no face.
+    boxes_of: another video, in whose frames of the same numbers the face is
+      looked for; None: this one. Landmarks are always those of this one.
+    known: landmarks by frame number, in pixels of the frame, where somebody
+      else has placed them; a frame without any is left out.
 
   Returns:
     By name, the frames that show the face (possibly none); and the pass over
@@ -70,26 +79,35 @@ def extract_faces(
   crops: dict[_Face, crops_lib.FaceCrop | None] = {}
 
   def cut(image: np.ndarray, face: _Face) -> None:
+    placed = None
+    if known is not None:
+      placed = known(face.index)
+      if placed is None:
+        placed = np.full((backend_lib.NUM_LANDMARKS, 2), np.nan, np.float32)
     crops[face] = crops_lib.crop_face(
-      image, face.box, face.keypoints, backend, margin
+      image, face.box, face.keypoints, backend, margin, placed
     )
 
   def seen(frame: video_lib.Frame) -> np.ndarray:
     return change(frame.image, frame.index) if change else frame.image
 
-  decoding = footage.decode_frames(path, asked)
+  decoding = footage.decode_frames(boxes_of or path, asked)
   for frame in decoding:
-    image = seen(frame)
+    image = frame.image if boxes_of else seen(frame)
     times[frame.index] = frame.time
     found = detections[frame.index] = backend.detect(image)
-    if len(found.scores):
+    if len(found.scores) and not boxes_of:
       heaviest = max(range(len(found.scores)), key=found.weight)
       cut(image, _Face.at(frame.index, found, heaviest))
+  follow = {
+    'track': tracks_lib.main_track,
+    'official': tracks_lib.official_track,
+  }[track_rule]
   tracks = {}
   missing: dict[int, set[_Face]] = {}
   for rule, indices in rules.items():
     decoded = np.array([i for i in indices if i in detections], np.int64)
-    track = tracks_lib.main_track([detections[i] for i in decoded], decoded)
+    track = follow([detections[i] for i in decoded], decoded)
     tracks[rule] = dataclasses.replace(
       track,
       boxes=tracks_lib.interpolate_landmarks(track.boxes, decoded),
@@ -98,14 +116,17 @@ def extract_faces(
     for _, face in _faces_of(tracks[rule]):
       if face not in crops:
         missing.setdefault(face.index, set()).add(face)
-  for frame in footage.decode_frames(path, sorted(missing)):
-    image = seen(frame)
-    for face in missing[frame.index]:
-      cut(image, face)
+  again = footage.decode_frames(path, asked if boxes_of else sorted(missing))
+  for frame in again:
+    times[frame.index] = frame.time
+    if frame.index in missing:
+      image = seen(frame)
+      for face in missing[frame.index]:
+        cut(image, face)
   clips = {
     rule: _face_clip(crops, track, times) for rule, track in tracks.items()
   }
-  return clips, decoding
+  return clips, again if boxes_of else decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +174,7 @@ def _face_clip(
   ]
   slots = np.array([slot for slot, _ in of_track], np.int64)
   indices = track.frame_indices[slots]
-  in_frame = np.array([crop.landmarks for _, crop in of_track], np.float32)
+  in_frame = np.array([crop.landmarks for _, crop in of_track])
   in_frame = tracks_lib.interpolate_landmarks(
     in_frame.reshape(-1, 81, 2), indices
   )

@@ -52,6 +52,12 @@ def probe(path: str | os.PathLike) -> video_lib.VideoStream:
     )
 
 
+def names(path: str | os.PathLike) -> list[str]:
+  """File names of the images, in the order of their frame numbers."""
+  with _Images(path) as images:
+    return images.names
+
+
 def digest(path: str | os.PathLike) -> str:
   """SHA-256 over the images' names and bytes, in their order."""
   digest = hashlib.sha256()

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import dataclasses
 import itertools
 
-from jaxtyping import Float32, Int
+from jaxtyping import Float, Float32, Int
 import numpy as np
 
 from data_pipeline.faces import backend as backend_lib
+from data_pipeline.faces import boxes as boxes_lib
+
+RULES = ('track', 'official')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,30 @@ def main_track(
         face = of_faces.index(main)
         boxes[slot] = detections[slot].boxes[face]
         keypoints[slot] = detections[slot].keypoints[face]
+  return FaceTrack(np.asarray(frame_indices), boxes, keypoints)
+
+
+def official_track(
+  detections: Sequence[backend_lib.Faces], frame_indices: Int[np.ndarray, 'n']
+) -> FaceTrack:
+  """Takes a face of every frame by itself, as the released code does.
+
+  A face takes the place of the one before it if it is both larger and has a
+  higher score (METHOD 1.1, D26). Faces come best first, so it is the one with
+  the highest score, whoever that is in this frame.
+  """
+  boxes = np.full((len(detections), 4), np.nan, np.float32)
+  keypoints = np.full(
+    (len(detections), backend_lib.NUM_KEYPOINTS, 2), np.nan, np.float32
+  )
+  for slot, faces in enumerate(detections):
+    best, best_area, best_score = -1, 0.0, 0.0
+    for face, score in enumerate(faces.scores.tolist()):
+      area = float(np.prod(faces.boxes[face][2:] - faces.boxes[face][:2]))
+      if area > best_area and score > best_score:
+        best, best_area, best_score = face, area, score
+    if best >= 0:
+      boxes[slot], keypoints[slot] = faces.boxes[best], faces.keypoints[best]
   return FaceTrack(np.asarray(frame_indices), boxes, keypoints)
 
 
@@ -131,7 +158,7 @@ class _OpenTrack:
 
   def likeness(self, boxes: np.ndarray, slot: int) -> np.ndarray:
     """How well boxes continue this track, in [0, 1]."""
-    overlap = iou(boxes, self.box)
+    overlap = boxes_lib.iou(boxes, self.box)
     if slot - self.last <= 2:
       return overlap
     # After a gap a face may have moved off its old place, if not far.
@@ -143,10 +170,10 @@ class _OpenTrack:
 
 
 def interpolate_landmarks(
-  points: Float32[np.ndarray, 'n *d'],
+  points: Float[np.ndarray, 'n *d'],
   frame_indices: Int[np.ndarray, 'n'],
   max_gap: int = 2,
-) -> Float32[np.ndarray, 'n *d']:
+) -> Float[np.ndarray, 'n *d']:
   """Fills short gaps on a straight line between the frames around them.
 
   Choice: a frame without a face is left out (METHOD 1.1), but a detector that
@@ -169,12 +196,3 @@ def interpolate_landmarks(
       share = (frame_indices[slot] - frame_indices[before]) / span
       filled[slot] = (1 - share) * points[before] + share * points[after]
   return filled
-
-
-def iou(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-  """Intersection over union of boxes [f, 4] with one box [4]."""
-  low = np.maximum(boxes[:, :2], box[:2])
-  high = np.minimum(boxes[:, 2:], box[2:])
-  shared = np.prod(np.maximum(high - low, 0), axis=1)
-  areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-  return shared / (areas + np.prod(box[2:] - box[:2]) - shared + 1e-9)

@@ -1,6 +1,6 @@
 """A face backend for images that are cut-out faces already."""
 
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 import numpy as np
 
 from data_pipeline.faces import backend as backend_lib
@@ -13,6 +13,16 @@ _KEYPOINTS = np.array(
 )
 
 
+# Begins the name of such a backend.
+_NAME = 'whole image, landmarks by '
+_GIVEN = 'whole image, landmarks as they came'
+
+
+def inner_name(name: str) -> str:
+  """The name of the backend within, of a backend's name; '' without one."""
+  return '' if name == _GIVEN else name.removeprefix(_NAME)
+
+
 class WholeImageBackend:
   """Takes the whole image for the face; another backend places landmarks.
 
@@ -20,10 +30,18 @@ class WholeImageBackend:
   cut them once more would leave the middle of a face.
   """
 
-  def __init__(self, inner: backend_lib.FaceBackend):
-    """Takes the backend that finds the landmarks."""
+  def __init__(self, inner: backend_lib.FaceBackend, *, is_given: bool = False):
+    """Takes the backend that finds the landmarks.
+
+    Args:
+      inner: that backend.
+      is_given: whether landmarks came with the images, so that it has no part.
+    """
     self._inner = inner
-    self.name = f'whole image, landmarks by {inner.name}'
+    self._searches = (
+      isinstance(inner, backend_lib.JoinedBackend) and inner.searches
+    )
+    self.name = _GIVEN if is_given else f'{_NAME}{inner.name}'
 
   def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> backend_lib.Faces:
     """Returns one face, as large as the image."""
@@ -40,8 +58,10 @@ class WholeImageBackend:
     frame: UInt8[np.ndarray, 'h w 3'],
     box: Float32[np.ndarray, '4'],
     keypoints: Float32[np.ndarray, '5 2'],
-  ) -> Float32[np.ndarray, '81 2'] | None:
+  ) -> Float[np.ndarray, '81 2'] | None:
     """Places landmarks on the most likely face; None where none is seen."""
+    if self._searches:
+      return self._inner.landmarks(frame, box, keypoints)
     found = self._inner.detect(frame)
     if not len(found.scores):
       return self._inner.landmarks(frame, box, keypoints)

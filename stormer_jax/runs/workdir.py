@@ -1,8 +1,9 @@
 """The folder of a run: whose run it is, and whether it is over.
 
 Enters: a configuration. Leaves: `<workdir>/config.json`, which says for ever
-after what the run computes; a second command must agree with it. At the end of
-training, and not before, `<workdir>/finished.json` is written beside it.
+after what the run computes; a second command must agree with it. Beside it
+lies faces.json: what found the faces that it learns from. At the end of
+training, and not before, `<workdir>/finished.json` is written.
 """
 
 from collections.abc import Mapping
@@ -72,6 +73,31 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
         f'{workdir}: cannot be written ({error.strerror or error}); choose a'
         ' --workdir on a disk with room that you may write to'
       ) from error
+
+
+def claim_faces(backend: str, workdir: pathlib.Path) -> None:
+  """Writes faces.json, or checks that the one there names the same backend.
+
+  Args:
+    backend: full name of what found the faces of the records; '' where nobody
+      wrote it down, of which nothing is noted.
+    workdir: claimed.
+
+  Raises:
+    ValueError: the run began with faces that something else had found.
+  """
+  path = workdir / 'faces.json'
+  if not backend:
+    return
+  if path.exists():
+    theirs = json.loads(path.read_text())['backend']
+    if theirs != backend:
+      raise ValueError(
+        f'{workdir}: trained on faces found by {theirs}, the records are of'
+        f' {backend}; give the --data_root of before, or another --workdir'
+      )
+  elif jax.process_index() == 0:
+    _write(path, {'backend': backend})
 
 
 def is_free(name: str) -> bool:

@@ -11,7 +11,7 @@ Enters: any file that `faces/video` reads, or a folder of images. Leaves: an
 person scores the same here as in `evaluate` (METHOD section 9).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import heapq
 import itertools
@@ -26,7 +26,7 @@ import numpy as np
 from data_pipeline import prepared_video
 from data_pipeline import records as records_lib
 from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import embedded, footage, people
+from data_pipeline.faces import backends, footage, people
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import file_names
 from stormer_jax import detector as detector_lib
@@ -101,7 +101,7 @@ class Detector:
     self.options = options
     self.calibration = calibrated
     self.card = card
-    self._backend = backend or embedded.EmbeddedBackend()
+    self._backend = backend or backends.open_backend(backends.Choice())
     self._scorer = clip_scorer.make_frame_scorer(
       detector, margin=options.margin, flip=options.flip
     )
@@ -124,7 +124,8 @@ class Detector:
     path: str | os.PathLike[str] | None = None,
     *,
     options: evaluate.EvalConfig | None = None,
-    backend: backend_lib.FaceBackend | None = None,
+    backend: backend_lib.FaceBackend | str | None = None,
+    face_models: Sequence[str | os.PathLike[str]] = (),
   ) -> 'Detector':
     """Loads a detector with its calibration.
 
@@ -132,15 +133,31 @@ class Detector:
       path: A run, or a folder that `detector.save_kept` wrote; None: the
         detector that ships with the package.
       options: How to score; None: `eval` of the detector's configuration.
-      backend: Finds faces; None: the embedded one.
+      backend: Finds faces, or the name of one (`faces.backends`); None: what
+        found those of the run's records, or the embedded one where nobody
+        wrote it down.
+      face_models: Files of that backend, where it needs some of the user's.
 
     Raises:
       FileNotFoundError: No run there; or none is shipped.
-      ValueError: It is damaged.
+      ValueError: It is damaged, or learned from faces that another backend
+        had found.
     """
     folder = (
       detector_lib.shipped_folder() if path is None else pathlib.Path(path)
     )
+    found_by = detector_lib.load_face_backend(folder)
+    if backend is None or isinstance(backend, str):
+      try:
+        choice = backends.choose_again(found_by, face_models, backend or '')
+      except ValueError as error:
+        raise ValueError(f'{folder}: {error}') from error
+      backend = backends.open_backend(choice)
+    elif found_by and backend.name != found_by:
+      raise ValueError(
+        f'{folder}: trained on faces found by {found_by}; {backend.name} would'
+        ' cut them out otherwise, and the scores would mean nothing'
+      )
     if options is None:
       config = detector_lib.load_config(folder)
       evaluate.complete(config)
@@ -358,7 +375,7 @@ class _Reading:
     if walk.most_faces > self._look.max_people:
       notes += (
         f'{walk.most_faces} faces in one frame, of which the'
-        f' {self._look.max_people} main ones were looked at',
+        f' {self._look.max_people} main ones were looked at (--faces=all)',
       )
     if not scored:
       with_face = max((p.num_frames for p in walk.people.values()), default=0)

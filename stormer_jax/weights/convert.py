@@ -60,8 +60,10 @@ def convert(
   _check_destination(destination, as_file)
   if not source.exists():
     raise FileNotFoundError(f'{source}: no such file or folder')
+  face_backend = ''
   if source.is_dir():
     config, params, stats = _from_run(source)
+    face_backend = detector.load_face_backend(_run_of(source))
     kind = config.model.get('kind', 'stormer')
     if as_file and kind != 'stormer':
       raise ValueError(
@@ -104,12 +106,12 @@ def convert(
     )
   elif half:
     weights = jax.device_get({'params': params, 'stats': stats})
-    detector.save_kept(destination, config, weights)
+    detector.save_kept(destination, config, weights, face_backend)
   else:
     # On the device, because Orbax would copy NumPy's arrays once more.
     weights = jax.device_put({'params': params, 'stats': stats})
     del params, stats
-    detector.save_detector(destination, config, weights)
+    detector.save_detector(destination, config, weights, face_backend)
   return f'{source} -> {destination}: {count:,} parameters'
 
 
@@ -139,11 +141,18 @@ def _from_run(
   source: pathlib.Path,
 ) -> tuple[config_dict.ConfigDict, Tree, Tree]:
   which: str | int = 'best'
-  if source.name.isdigit() and source.parent.name == 'checkpoints':
-    source, which = source.parent.parent, int(source.name)
+  if _run_of(source) != source:
+    source, which = _run_of(source), int(source.name)
   detector.check_run(source)
   run = detector.load_detector(source, which)
   return run.config, run.params, run.stats
+
+
+def _run_of(source: pathlib.Path) -> pathlib.Path:
+  """The folder of a run, given it or one of its checkpoints."""
+  if source.name.isdigit() and source.parent.name == 'checkpoints':
+    return source.parent.parent
+  return source
 
 
 def _warn_of_semantics(config: config_dict.ConfigDict, as_file: bool) -> None:

@@ -64,3 +64,14 @@ def test_a_gap_of_three_frames_is_too_long_to_fill():
   points = np.array([[0], [np.nan], [np.nan], [np.nan], [4]], np.float32)
   filled = tracks.interpolate_landmarks(points, np.arange(5))
   assert np.isnan(filled[1:4]).all()
+
+
+def test_the_official_rule_wants_a_face_larger_and_surer_than_the_one_before():
+  faces = face_videos.make_faces((0, 0, 20, 20), (50, 0, 110, 60))
+  faces.scores[:] = (0.9, 0.8)  # best first, as a backend gives them
+  track = tracks.official_track([faces, face_videos.make_faces()], np.arange(2))
+  np.testing.assert_array_equal(track.boxes[0], [0, 0, 20, 20])
+  assert not track.seen[1]
+  faces.scores[:] = (0.8, 0.9)
+  track = tracks.official_track([faces], np.arange(1))
+  np.testing.assert_array_equal(track.boxes[0], [50, 0, 110, 60])

@@ -49,3 +49,13 @@ def test_a_run_is_finished_when_it_says_so(tiny_config, tmp_path):
   assert not workdir_lib.is_finished(tmp_path)
   workdir_lib.finish(tmp_path, 12)
   assert workdir_lib.is_finished(tmp_path)
+
+
+def test_a_run_keeps_to_the_faces_that_it_began_with(tiny_config, tmp_path):
+  workdir_lib.claim(tiny_config, tmp_path)
+  workdir_lib.claim_faces('', tmp_path)  # nobody knows
+  assert not (tmp_path / 'faces.json').exists()
+  workdir_lib.claim_faces('centerface+facemesh_v2', tmp_path)
+  workdir_lib.claim_faces('centerface+facemesh_v2', tmp_path)
+  with pytest.raises(ValueError, match=r'found by centerface.*are of dlib-1'):
+    workdir_lib.claim_faces('dlib-1', tmp_path)

@@ -7,6 +7,7 @@ import random
 import threading
 
 import bright_faces
+import handmade_onnx
 import jax
 import made_videos
 import numpy as np
@@ -16,6 +17,7 @@ from random_detector import make_detector
 from configs import tiny
 from data_pipeline import prepared_video, record_writer
 from data_pipeline import records as records_lib
+from data_pipeline.faces import backends
 from data_pipeline.sources import catalogue
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
@@ -25,6 +27,7 @@ from stormer_jax.scoring import (
   evaluate,
   video_detector,
 )
+from tests.faces import scrfd_test
 
 
 @pytest.fixture(scope='module')
@@ -394,6 +397,28 @@ def test_a_detector_is_loaded_from_a_folder_with_its_calibration(
   said = ready.predict(bright_faces.write_video(tmp_path / 'a.mp4', 40))
   assert said.answer in ('likely real', 'uncertain', 'likely fake')
   assert said.uncertain == (0.4, 0.6)
+
+
+def test_a_detector_takes_the_faces_that_its_run_learned_from_and_no_others(
+  detector, tmp_path
+):
+  run = tmp_path / 'run'
+  weights = {'params': detector.params, 'stats': detector.stats}
+  file = handmade_onnx.write_constants(
+    tmp_path / 'scrfd.onnx', scrfd_test.make_outputs()
+  )
+  name = backends.Choice('scrfd', (str(file),)).full_name
+  detector_lib.save_kept(run, detector.config, weights, name)
+  load = video_detector.Detector.load
+  with pytest.raises(
+    ValueError, match=f'{run}: the faces were found by scrfd;'
+  ):
+    load(run)
+  with pytest.raises(ValueError, match='--backend=embedded: the faces were fo'):
+    load(run, backend='embedded')
+  with pytest.raises(ValueError, match='bright would cut them out otherwise'):
+    load(run, backend=bright_faces.BrightFaces())
+  assert load(run, face_models=[file]).provenance['face_backend'] == name
 
 
 def test_a_package_without_weights_says_so(tmp_path, monkeypatch):

@@ -298,6 +298,22 @@ def test_deepfakebench_keeps_the_same_name_of_two_methods_apart(tmp_path):
   assert found['FF-real/000'] == (0, 'test', '')
 
 
+def test_deepfakebench_brings_its_landmarks_where_they_lie_beside(tmp_path):
+  entries = {}
+  for name in ('000', '001'):
+    frame = f'Celeb/{name}/frames/{name}/00.png'
+    plant(tmp_path, frame)
+    entries[name] = {'label': 'R-real', 'frames': [frame]}
+  plant(tmp_path, 'Celeb/000/landmarks/000/00.npy')
+  sets = {'Celeb': {'R-real': {'test': entries}}}
+  plant(tmp_path, 'Celeb.json', content=json.dumps(sets))
+  videos = published.list_published('deepfakebench_c23', tmp_path, 'd')
+  assert {v.video_id: v.landmarks for v in videos} == {
+    'R-real/000': 'Celeb/000/landmarks/000',
+    'R-real/001': '',
+  }
+
+
 def test_labels_of_the_originals_crops_come_from_its_json(tmp_path):
   plant(
     tmp_path,

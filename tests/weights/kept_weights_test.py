@@ -45,6 +45,17 @@ def test_a_kept_detector_is_read_like_the_run_it_came_from(run, tmp_path):
     assert ours.dtype != np.float16
 
 
+def test_a_kept_detector_knows_what_found_the_faces_of_its_run(run, tmp_path):
+  convert.convert(run, tmp_path / 'unknown', half=True)
+  assert detector.load_face_backend(tmp_path / 'unknown') == ''
+  (tmp_path / 'unknown' / 'faces.json').write_text('{"backend": "dlib-1"}')
+  convert.convert(tmp_path / 'unknown', tmp_path / 'known', half=True)
+  assert detector.load_face_backend(tmp_path / 'known') == 'dlib-1'
+  (tmp_path / 'known' / 'faces.json').write_text('{')
+  with pytest.raises(ValueError, match=r'faces\.json: damaged'):
+    detector.load_face_backend(tmp_path / 'known')
+
+
 def test_weights_of_another_model_are_named(run, tmp_path):
   convert.convert(run, tmp_path / 'small', half=True)
   path = tmp_path / 'small' / 'config.json'
