@@ -4,6 +4,7 @@ const at = (id) => document.getElementById(id);
 let sending = null; // the upload under way
 let job = null; // its number, once the server has it
 let asking = 0;
+let mostBytes = Infinity;
 
 function show(part) {
   for (const id of ['drop', 'work', 'result']) at(id).hidden = id !== part;
@@ -12,6 +13,7 @@ function show(part) {
 function fail(text) {
   clearTimeout(asking);
   job = sending = null;
+  at('file').value = ''; // so that the same file can be chosen again
   at('error').textContent = text;
   at('error').hidden = false;
   show('drop');
@@ -19,6 +21,10 @@ function fail(text) {
 
 function begin(file) {
   at('error').hidden = true;
+  if (file.size > mostBytes) {
+    return fail(file.name + ' has ' + Math.ceil(file.size / 2 ** 20)
+      + ' MiB; at most ' + Math.round(mostBytes / 2 ** 20) + ' MiB are taken.');
+  }
   at('name').textContent = file.name;
   at('state').textContent = 'Sending';
   at('progress').value = 0;
@@ -98,6 +104,8 @@ at('drop').addEventListener('drop', (event) => {
 at('cancel').addEventListener('click', cancel);
 at('again').addEventListener('click', cancel);
 fetch('/api/detector').then((reply) => reply.json()).then((said) => {
+  mostBytes = said.most_bytes;
   at('about').textContent = (said.calibration || '') + '. Files of up to '
-    + Math.round(said.most_bytes / 2 ** 20) + ' MiB.';
+    + Math.round(said.most_bytes / 2 ** 20) + ' MiB. The answer is forgotten after '
+    + Math.ceil(said.keep_seconds / 60) + ' minutes.';
 }).catch(() => {});

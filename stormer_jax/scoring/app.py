@@ -51,7 +51,11 @@ class Server(http.server.ThreadingHTTPServer):
     if ':' in host:
       self.address_family = socket.AF_INET6
     self.jobs = jobs
-    self.about = {'most_bytes': jobs.limits.most_bytes, **(about or {})}
+    self.about = {
+      'most_bytes': jobs.limits.most_bytes,
+      'keep_seconds': jobs.limits.keep_seconds,
+      **(about or {}),
+    }
     super().__init__((host, port), _Handler)
     self.host = host
 
@@ -72,13 +76,14 @@ def serve(
   host: str,
   port: int,
   look: video_detector.Look | None = None,
+  limits: jobs_lib.Limits | None = None,
 ) -> None:
   """Serves until it is interrupted.
 
   Raises:
     OSError: The port is taken.
   """
-  jobs = jobs_lib.Jobs(detector, look=look)
+  jobs = jobs_lib.Jobs(detector, limits, look)
   try:
     server = Server(
       jobs,

@@ -3,7 +3,7 @@
 Enter: files and a `Detector`. Leave: states and answers. One video is answered
 for at a time, in the order in which they came. A file is removed with its
 answer, when it is cancelled, and by a second process when this one dies, in
-whatever way.
+whatever way. An answer is forgotten after a while.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from stormer_jax.scoring import answer, answer_page, video_detector
 
 State = Literal['uploading', 'queued', 'running', 'done', 'failed', 'cancelled']
 _KEPT = 64  # answers, the oldest go first
+_LOOK_SECONDS = 10.0  # from look to look for answers that are too old
 # Reads until the pipe ends, which it does when its writer is gone.
 _JANITOR = (
   'import shutil, sys; sys.stdin.read();'
@@ -38,11 +39,23 @@ class Limits:
     most_bytes: Of a file.
     most_seconds: Of answering for one video.
     most_waiting: Videos at once.
+    keep_seconds: That an answer is kept after it is there.
+
+  Raises:
+    ValueError: One is not above 0.
   """
 
   most_bytes: int = 2**30
   most_seconds: float = 1800.0
   most_waiting: int = 16
+  keep_seconds: float = 3600.0
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      if not getattr(self, field.name) > 0:
+        raise ValueError(
+          f'limit {field.name} is {getattr(self, field.name)}; above 0'
+        )
 
 
 @dataclasses.dataclass
@@ -57,6 +70,7 @@ class Job:
   error: str = ''
   said: answer.Answer | None = None
   page: str = ''
+  ended: float | None = None  # s, by time.monotonic
 
   @property
   def file(self) -> pathlib.Path:
@@ -98,12 +112,9 @@ class Jobs:
     Raises:
       ValueError: Too many are waiting.
     """
+    self._forget_old()
     with self._lock:
-      waiting = [
-        job
-        for job in self._jobs.values()
-        if job.state in ('uploading', 'queued', 'running')
-      ]
+      waiting = [job for job in self._jobs.values() if job.ended is None]
       if len(waiting) >= self.limits.most_waiting:
         raise ValueError(
           f'{len(waiting)} videos are waiting already; try again later'
@@ -128,13 +139,14 @@ class Jobs:
 
   def find(self, number: str) -> Job | None:
     """The job of a number, if there is one."""
+    self._forget_old()
     with self._lock:
       return self._jobs.get(number)
 
   def cancel(self, job: Job) -> None:
     """Stops a job, and takes its file and answer away."""
     with self._lock:
-      job.state = 'cancelled'
+      job.state, job.ended = 'cancelled', time.monotonic()
       job.said, job.page = None, ''
     shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -155,7 +167,7 @@ class Jobs:
     """Stops answering and removes all files."""
     with self._lock:
       for job in self._jobs.values():
-        if job.state in ('uploading', 'queued', 'running'):
+        if job.ended is None:
           job.state = 'cancelled'
     self._waiting.put(None)
     self._worker.join()
@@ -168,8 +180,23 @@ class Jobs:
     worker.start()
     return worker
 
+  def _forget_old(self) -> None:
+    with self._lock:
+      oldest = time.monotonic() - self.limits.keep_seconds
+      for job in list(self._jobs.values()):
+        if job.ended is not None and job.ended < oldest:
+          del self._jobs[job.number]
+
+  def _next(self) -> Job | None:
+    """Waits for a job; None: there will be none."""
+    while True:
+      try:
+        return self._waiting.get(timeout=_LOOK_SECONDS)
+      except queue.Empty:
+        self._forget_old()
+
   def _work(self) -> None:
-    while (job := self._waiting.get()) is not None:
+    while (job := self._next()) is not None:
       with self._lock:
         if job.state != 'queued':
           continue
@@ -189,6 +216,7 @@ class Jobs:
     with self._lock:
       if job.state != 'cancelled':
         job.state, job.error = 'failed', why
+        job.ended = time.monotonic()
 
   def _answer(self, job: Job) -> None:
     end = time.monotonic() + self.limits.most_seconds
@@ -209,6 +237,7 @@ class Jobs:
     with self._lock:
       if job.state != 'cancelled':
         job.said, job.page, job.state, job.share = said, page, 'done', 1.0
+        job.ended = time.monotonic()
 
 
 def safe_name(name: str) -> str:

@@ -185,6 +185,31 @@ def test_limits_are_kept_and_said(make_server):
   wait(server, number, 'failed')
 
 
+def test_an_answer_is_forgotten_when_its_time_is_over(
+  make_server, film, monkeypatch
+):
+  monkeypatch.setattr(jobs, '_LOOK_SECONDS', 0.01)
+  server = make_server(keep_seconds=0.2)
+  number = upload(server, film)
+  end = time.monotonic() + _WAIT
+  while ask(server, 'GET', f'/api/jobs/{number}')[0] == 200:
+    assert time.monotonic() < end
+    time.sleep(0.02)
+  kept = make_server()
+  number = upload(kept, film)
+  wait(kept, number, 'done')
+  # Without being asked for, too.
+  kept.jobs.limits = jobs.Limits(keep_seconds=0.01)
+  while kept.jobs._jobs:
+    assert time.monotonic() < end
+    time.sleep(0.02)
+
+
+def test_a_limit_of_nothing_is_refused():
+  with pytest.raises(ValueError, match='most_waiting is 0; above 0'):
+    jobs.Limits(most_waiting=0)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(server):
   connection = http.client.HTTPConnection(*server.server_address)
   connection.putrequest('POST', '/api/jobs?name=a.mp4')
