@@ -25,7 +25,7 @@ from stormer_jax.scoring import plain_json
 
 # Of the JSON: a new first number where a field goes or changes its meaning, a
 # new second one where one is added. What had no version was 1.
-VERSION = '2.0'
+VERSION = '2.1'
 Status = Literal['ok', 'no_face', 'too_short', 'unreadable']
 Verdict = Literal['', 'likely real', 'uncertain', 'likely fake']
 
@@ -165,6 +165,30 @@ class Quality:
 
 
 @dataclasses.dataclass(frozen=True)
+class Credentials:
+  """What the file's C2PA manifest says of its origin; no proof either way.
+
+  Attributes:
+    state: 'none': the file carries no manifest; 'valid': its signature fits the
+      file, whoever signed; 'invalid': it does not, or is damaged; 'remote': the
+      file names one elsewhere, which was not fetched; 'not_checked': the
+      package that reads them is not installed.
+    generator: program that wrote it, as it says.
+    signer: whom the certificate names; nobody vouches for it.
+    time: of the signature, as it says.
+    actions: what was done to the file, as c2pa.created, as it says.
+    problems: codes of what does not fit.
+  """
+
+  state: Literal['none', 'valid', 'invalid', 'remote', 'not_checked']
+  generator: str = ''
+  signer: str = ''
+  time: str = ''
+  actions: tuple[str, ...] = ()
+  problems: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Snapshot:
   """Pictures of a clip, for the page; they are no part of the JSON.
 
@@ -210,6 +234,8 @@ class Answer:
     frames: of the clips.
     sampling: what was looked at; None where nothing could be.
     quality: likewise.
+    credentials: what the file says of its origin; None where it could not be
+      opened.
     not_looked_at: what no score here says anything of.
     hashes: SHA-256 of the 'video'; of 'weights' and 'config', ours.
     provenance: weights, libraries, settings.
@@ -235,6 +261,7 @@ class Answer:
   frames: tuple[FrameScore, ...] = ()
   sampling: Sampling | None = None
   quality: Quality | None = None
+  credentials: Credentials | None = None
   not_looked_at: tuple[str, ...] = ()
   hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
   schema_version: str = VERSION

@@ -46,6 +46,7 @@ def make(said: answer.Answer, card: str = '') -> str:
     ]
   parts += [
     _section('What was looked at, and what was not', _looked_at(said)),
+    _section('Where the file says it comes from', _credentials(said)),
     _section('How far to trust this', _trust(said, card)),
     _section('File and detector', _hashes(said)),
   ]
@@ -282,6 +283,39 @@ def _looked_at(said: answer.Answer) -> str:
     f'<ul>{yes or "<li>nothing</li>"}</ul></div>'
     f'<div><h3>Not looked at</h3><ul>{no}</ul></div></div>'
   )
+
+
+def _credentials(said: answer.Answer) -> str:
+  found = said.credentials
+  if found is None:
+    return '<p>The file could not be opened.</p>'
+  words = {
+    'none': 'The file carries no C2PA manifest (Content Credentials), as most'
+    ' files do not.',
+    'valid': 'The file carries a C2PA manifest (Content Credentials) whose'
+    ' signature fits it. Whether its signer is who they say was not checked.',
+    'invalid': 'The file carries a C2PA manifest (Content Credentials) that'
+    ' does not fit it or is damaged.',
+    'remote': 'The file names a C2PA manifest (Content Credentials) that lies'
+    ' elsewhere. It was not fetched: nothing here asks another machine.',
+    'not_checked': 'Whether the file carries a C2PA manifest (Content'
+    ' Credentials) was not looked up: the package c2pa-python is not'
+    ' installed.',
+  }[found.state]
+  rows = [
+    ('written by', found.generator),
+    ('signed by', found.signer),
+    ('at', found.time),
+    ('says it was', ', '.join(found.actions)),
+    ('does not fit', ', '.join(found.problems)),
+  ]
+  body = ''.join(
+    f'<tr><th>{name}</th><td>{html.escape(value)}</td></tr>'
+    for name, value in rows
+    if value
+  )
+  table = f'<table class="facts">{body}</table>' if body else ''
+  return f'<p>{words} This is no proof, either way.</p>{table}'
 
 
 def _trust(said: answer.Answer, card: str) -> str:

@@ -34,6 +34,7 @@ from stormer_jax.scoring import (
   answer,
   calibration,
   clip_scorer,
+  credentials,
   evaluate,
   metrics,
   verdict,
@@ -291,6 +292,7 @@ class _Reading:
       **ready.provenance,
       'look': dataclasses.asdict(look),
     }
+    self._credentials: answer.Credentials | None = None
     self._hashes = {
       'weights': self._provenance['weights'],
       'config': self._provenance['config_hash'],
@@ -301,6 +303,7 @@ class _Reading:
     path = self._path.absolute()
     try:
       self._hashes['video'] = footage.digest(path)
+      self._credentials = credentials.read(path)
       stream = footage.probe(path)
     except (ValueError, OSError) as error:
       return self.none('unreadable', self._relative(str(error)))
@@ -483,6 +486,7 @@ class _Reading:
         calibrated.said() if calibrated else calibration.not_calibrated(rule)
       ),
       uncertain=calibrated.uncertain if calibrated else (),
+      credentials=self._credentials,
       not_looked_at=NOT_LOOKED_AT,
       hashes=self._hashes,
     )

@@ -89,6 +89,26 @@ def said(ready, tmp_path_factory):
   return ready.predict(video)
 
 
+@pytest.mark.parametrize(
+  ('state', 'words'),
+  [
+    ('none', 'carries no C2PA manifest'),
+    ('valid', 'Whether its signer is who they say was not checked'),
+    ('invalid', 'does not fit it or is damaged'),
+    ('remote', 'It was not fetched'),
+    ('not_checked', 'c2pa-python is not installed'),
+  ],
+)
+def test_what_the_file_says_of_its_origin_is_told_and_is_no_proof(
+  said, state, words
+):
+  found = answer.Credentials(state, generator='<i>Camera', problems=('a.b',))
+  page = answer_page.make(dataclasses.replace(said, credentials=found))
+  text = ' '.join(read(page).words)
+  assert words in text and 'This is no proof, either way.' in text
+  assert '<i>Camera' in text and 'a.b' in text
+
+
 def test_a_page_says_who_when_and_what_was_not_looked_at(said):
   page = answer_page.make(said, '# Card\n<script>')
   checked = read(page)
