@@ -223,6 +223,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   evaluation.margin = 15  # px of 256 cut from every side (METHOD 9)
   # NAME:MARGIN of the data sets that the paper crops otherwise.
   evaluation.margins = ('wilddeepfake:0', 'dfw:0', 'dfdcp:5', 'dfd:13')
+  # NAME:OTHER: fakes of NAME stand beside the real videos of OTHER, of the same
+  # split, named before it in eval.datasets; for a set that has none of its own.
+  evaluation.reals = ()
   evaluation.batch_size = 32  # clips
   # Which frames of a video are scored: 'uniform', frames far apart, the
   # protocol of the paper (METHOD 9) | 'dense', clips of consecutive frames, as

@@ -22,6 +22,7 @@ import grain
 from jaxtyping import UInt32
 import numpy as np
 
+from data_pipeline import corruptions
 from data_pipeline import records as records_lib
 
 CORRUPT_POLICIES = ('fail', 'substitute')
@@ -414,6 +415,7 @@ def eval_dataset(
   process_index: int = 0,
   process_count: int = 1,
   first_batch: int = 0,
+  corruption: corruptions.Corruption | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Passes once over every clip of every video, in order.
 
@@ -430,6 +432,7 @@ def eval_dataset(
     process_index: This process.
     process_count: Number of processes; divides `batch_size`.
     first_batch: Batches to leave out at the start: they are done.
+    corruption: Damage done to the frames of each clip.
 
   Yields:
     {'frames', 'landmarks', 'seed' (uint32, fixed per video and window),
@@ -454,14 +457,14 @@ def eval_dataset(
     frames, landmarks = records.read(window.video, slots)
     # Of the video's name and not its place, so that a clip's pseudo-fake does
     # not depend on what else is in the split.
-    name = records.videos[window.video].video_id.encode()
-    draw = np.random.SeedSequence((*name, window.index)).generate_state(
-      1, np.uint32
-    )
+    name = records.videos[window.video].video_id
+    draw = np.random.SeedSequence((*name.encode(), window.index))
+    if corruption is not None:
+      frames = corruptions.corrupt_crops(frames, corruption, name, start)
     return {
       'frames': frames,
       'landmarks': landmarks,
-      'seed': draw[0],
+      'seed': draw.generate_state(1, np.uint32)[0],
       'video': np.int32(window.video),
       'window': np.int32(window.index),
       'valid': np.bool_(place < len(windows)),

@@ -2,13 +2,14 @@
 
 What enters and leaves: RGB uint8 frames in [0, 255] of any size. Kinds and
 parameters are those of DeeperForensics-1.0 (Jiang et al., CVPR 2020, section
-4.3), applied to the whole frame before the face is cut out, as it does. To
-them comes what a social network does to an upload: smaller, fewer frames,
+4.3), applied to the whole frame before the face is cut out, as it does; or to
+the crops of a clip (`corrupt_crops`), without decoding and finding faces again.
+To them comes what a social network does to an upload: smaller, fewer frames,
 compressed. What is random depends on the video's name and the frame's number
 alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import fractions
@@ -34,6 +35,8 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
   'h264': (30, 32, 35, 38, 40),  # constant rate factor
   'social': (28, 30, 33, 36, 40),  # the same, at _SOCIAL_SIDES and rates
 }
+# What crops can be given; a social network gets whole videos.
+OF_CROPS = tuple(kind for kind in PARAMETERS if kind != 'social')
 _BLOCK = 8  # px
 # Choice: no platform publishes what it does; these are usual sizes and rates.
 _SOCIAL_SIDES = (1280, 960, 854, 640, 480)  # px of the longer side, at most
@@ -83,6 +86,89 @@ def parse(text: str) -> Corruption:
   """
   kind, _, level = text.partition(':')
   return Corruption(kind, int(level) if level.isdecimal() else 0)
+
+
+def select(entries: Iterable[str]) -> list[Corruption]:
+  """Reads what crops are to be given.
+
+  Args:
+    entries: KIND:LEVEL, KIND for all its levels, 'all' for all kinds.
+
+  Returns:
+    Each once, in the order of the entries.
+
+  Raises:
+    ValueError: an entry is none of them, or not for crops.
+  """
+  found: dict[Corruption, None] = {}
+  for entry in entries:
+    kind, _, level = entry.partition(':')
+    if kind == 'social':
+      raise ValueError(
+        f'corruption {entry}: a social network changes size and rate of whole '
+        f'videos, not of crops; prepare them: prepare --corrupt={entry}'
+      )
+    kinds = OF_CROPS if entry == 'all' else (kind,)
+    levels = (level,) if level else LEVELS
+    for each in kinds:
+      found |= {parse(f'{each}:{number}'): None for number in levels}
+  return list(found)
+
+
+def corrupt_crops(
+  crops: UInt8[np.ndarray, 't h w 3'],
+  corruption: Corruption,
+  name: str,
+  first: int,
+) -> UInt8[np.ndarray, 't h w 3']:
+  """Corrupts the crops of one clip.
+
+  Choice: the kind 'h264' takes the clip for a film of its own, whose first
+  frame is whole and whose others are differences, as in a video.
+
+  Args:
+    crops: RGB, of even height and width.
+    corruption: any but the kind 'social'.
+    name: of the video; see `corrupt_frame`.
+    first: place of the first crop among those of the video.
+
+  Raises:
+    ValueError: the kind works on whole files alone.
+  """
+  if corruption.kind == 'h264':
+    return _compress_crops(crops, int(corruption.parameter))
+  return np.stack(
+    [
+      corrupt_frame(crop, corruption, name, first + i)
+      for i, crop in enumerate(crops)
+    ]
+  )
+
+
+def _compress_crops(
+  crops: UInt8[np.ndarray, 't h w 3'], rate_factor: int
+) -> UInt8[np.ndarray, 't h w 3']:
+  encoder = av.VideoCodecContext.create('libx264', 'w')
+  encoder.height, encoder.width = crops.shape[1:3]
+  encoder.pix_fmt = 'yuv420p'
+  encoder.time_base = fractions.Fraction(1, 25)
+  encoder.options = {'crf': str(rate_factor), 'threads': '1'}
+  packets = []
+  for number, crop in enumerate(crops):
+    frame = av.VideoFrame.from_ndarray(crop, format='rgb24')
+    frame = frame.reformat(format='yuv420p')
+    frame.pts, frame.time_base = number, encoder.time_base
+    packets += encoder.encode(frame)
+  packets += encoder.encode(None)
+  decoder = av.VideoCodecContext.create('h264', 'r')
+  decoder.thread_count = 1
+  return np.stack(
+    [
+      frame.to_ndarray(format='rgb24')
+      for packet in (*packets, None)
+      for frame in decoder.decode(packet)
+    ]
+  )
 
 
 def corrupt_frame(

@@ -42,7 +42,10 @@ COMMANDS = {
   'app': Command(
     'Serve a page that answers for videos dropped on it.',
     '[--port=8787]',
-    ('workdir', 'host', 'port', 'every', 'max_frames', 'config'),
+    (
+      *('workdir', 'host', 'port', 'most_mib', 'most_seconds', 'most_waiting'),
+      *('keep_minutes', 'every', 'max_frames', 'config'),
+    ),
   ),
   'check': Command(
     'Is a copy of a published data set whole?', '--source NAME --root FOLDER'
@@ -74,7 +77,7 @@ COMMANDS = {
     'Score data sets: AUC and others, with intervals.',
     '--workdir=RUN --data_root=DATA --config.eval.datasets="(\'NAME:test\',)"',
     (
-      *('workdir', 'data_root', 'out', 'config', 'distributed'),
+      *('workdir', 'data_root', 'out', 'config', 'corrupt', 'distributed'),
       *('data_cache', 'data_cache_gib'),
     ),
   ),

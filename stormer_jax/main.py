@@ -5,7 +5,7 @@
   python -m stormer_jax.main --mode=sweep --config=configs/ablations.py \
     --data_root=DATA --workdir=SWEEP [--entry=3] [--list]
   python -m stormer_jax.main --mode=evaluate --workdir=RUN --data_root=DATA \
-    [--config.eval.datasets="('celebdf_v2:test',)"]
+    [--config.eval.datasets="('celebdf_v2:test',)"] [--corrupt=all]
   python -m stormer_jax.main --mode=calibrate --workdir=RUN --scores=FILE
   python -m stormer_jax.main --mode=report --scores=A=FILE,B=FILE --out=FOLDER
   python -m stormer_jax.main --mode=predict [--workdir=RUN] --video=FILE
@@ -25,39 +25,18 @@ stop and saved itself in status 143.
 
 from collections.abc import Sequence
 import contextlib
-import glob
 import logging as std_logging
-import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
-import jax
 from ml_collections import config_flags
 
-from data_pipeline import command_line, places, shard_cache
+from data_pipeline import command_line, places
 from data_pipeline.faces import backends
-from stormer_jax import (
-  comparison,
-  config_files,
-  detector,
-  plan,
-  ranges,
-  sweep,
-  train,
-)
-from stormer_jax.runs import distributed
-from stormer_jax.scoring import app as page_server
-from stormer_jax.scoring import (
-  calibration,
-  evaluate,
-  export,
-  predict,
-  study,
-  tables,
-  video_detector,
-)
-from stormer_jax.weights import convert
+from stormer_jax import config_files, ranges
+from stormer_jax.scoring import calibration, study, tables
 
 MODES = (
   *('train', 'sweep', 'evaluate', 'calibrate', 'report', 'predict'),
@@ -67,8 +46,6 @@ _PATHS = (
   *('workdir', 'data_root', 'data_cache', 'video', 'out', 'html', 'mp4'),
   *('source', 'destination'),
 )
-_EVERYBODY = 1000  # more than are found in any frame
-_WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
 _NEEDS = {
   'train': ('config', 'workdir', 'data_root'),
   'sweep': ('config',),  # and more, unless it only lists
@@ -116,6 +93,16 @@ def define_flags(argv: Sequence[str]) -> None:
     'host', '127.0.0.1', 'Address to serve the page at; 0.0.0.0 for everybody.'
   )
   flags.DEFINE_integer('port', 8787, 'Port to serve the page at.')
+  flags.DEFINE_integer(
+    'most_mib', 1024, 'Size of a file that the page takes.', lower_bound=1
+  )
+  flags.DEFINE_float(
+    'most_seconds', 1800.0, 'Of answering for one video of the page.'
+  )
+  flags.DEFINE_integer('most_waiting', 16, 'Videos of the page at once.')
+  flags.DEFINE_float(
+    'keep_minutes', 60.0, 'That the page keeps an answer when it is there.'
+  )
   flags.DEFINE_float(
     'every', 0.5, 'Seconds from clip to clip where frames are dense.'
   )
@@ -140,6 +127,12 @@ def define_flags(argv: Sequence[str]) -> None:
   )
   flags.DEFINE_string(
     'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
+  )
+  flags.DEFINE_list(
+    'corrupt',
+    [],
+    'Damage to the crops that evaluate scores each data set under as well:'
+    ' KIND:LEVEL, KIND or all, separated by commas (docs/evaluation.md).',
   )
   flags.DEFINE_list(
     'scores',
@@ -212,141 +205,40 @@ def define_flags(argv: Sequence[str]) -> None:
   if mode in ('evaluate', 'predict', 'app', 'export') and not _early_flag(
     argv, 'config'
   ):
-    folder = pathlib.Path(workdir) if workdir else None
-    if mode in ('predict', 'app') and folder is None:
-      folder = detector.shipped_folder()
-    if folder:
-      config = detector.load_config(folder)
-      evaluate.complete(config)
+    config = _modes().config_of_run(mode, workdir or '')
+    if config:
       config_flags.DEFINE_config_dict('config', config, 'Field of the run.')
   else:
     config_flags.DEFINE_config_file('config', None, 'File in configs/.')
 
 
 def main(argv: Sequence[str]) -> None:
-  """Dispatches to the mode."""
+  """Looks the flags over and dispatches to the mode."""
   args, videos = flags.FLAGS, list(argv[1:])
   if videos and args.mode != 'predict':
     raise ValueError(
       f'unexpected argument {videos[0]}; all arguments are --flags'
     )
-  if args.compilation_cache:
-    jax.config.update('jax_compilation_cache_dir', args.compilation_cache)
-  if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
-    with distributed.joined():
-      _dispatch(args, videos)
-  else:
-    _dispatch(args, videos)
-
-
-def _dispatch(args: flags.FlagValues, videos: list[str]) -> None:
   _require(*_NEEDS[args.mode])
+  if args.mode == 'sweep' and not args.list:
+    _require('workdir', 'data_root')
   if args.config is not None:
     ranges.check(args.config)
   _check_out(args.mode, args.out)
-  if args.mode not in _WITHOUT_DEVICES:
-    _check_devices()
-  if args.mode == 'train':
-    train.train_and_evaluate(
-      args.config,
-      pathlib.Path(args.workdir),
-      places.path(args.data_root),
-      cache=_data_cache(args),
-      profile=args.profile,
-      wandb_project=args.wandb,
-    )
-  elif args.mode == 'sweep':
-    _sweep(args)
-  elif args.mode == 'evaluate':
-    evaluate.evaluate(
-      args.config, args.workdir, args.data_root, args.out, _data_cache(args)
-    )
-  elif args.mode == 'calibrate':
-    for made in calibration.calibrate_run(
-      args.workdir, args.scores, args.calibration
-    ):
-      print(calibration.text(made))
-  elif args.mode == 'report':
+  if args.mode == 'report' and not args.runs:
     _report(args)
-  elif args.mode == 'predict':
-    _predict(args, [*(args.video or []), *videos])
-  elif args.mode == 'app':
-    ready, look = _ready(args)
-    page_server.serve(ready, args.host, args.port, look)
-  elif args.mode == 'export':
-    run = detector.load_detector(
-      pathlib.Path(args.workdir), args.config.eval.checkpoint
-    )
-    print(export.export(run, args.destination, margin=args.config.eval.margin))
-  elif args.mode == 'plan':
-    # Nothing is computed: as many CPU devices as there will be others.
-    jax.config.update('jax_platforms', 'cpu')
-    jax.config.update('jax_num_cpu_devices', args.devices)
-    planned = plan.make_plan(args.config, args.device_kind, args.devices)
-    print(plan.text(planned))
   else:
-    print(
-      convert.convert(
-        args.source,
-        args.destination,
-        args.heads,
-        args.config,
-        args.weights_key,
-        args.half,
-      )
-    )
+    _modes().carry_out(args, videos)
 
 
-def _predict(args: flags.FlagValues, videos: list[str]) -> None:
-  if not videos:
-    raise ValueError('--mode=predict needs a video: --video=FILE')
-  ready, look = _ready(args)
-  outputs = predict.Outputs(args.out, args.html, args.mp4)
-  failures = predict.predict(ready, videos, outputs, look)
-  if len(failures) == 1:
-    raise ValueError(failures[0])
-  if failures:
-    raise ValueError(
-      f'{len(failures)} videos without a score; the first: {failures[0]}'
-    )
+def _modes():
+  """What needs JAX, whose import takes seconds."""
+  from stormer_jax import modes
 
-
-def _ready(
-  args: flags.FlagValues,
-) -> tuple[video_detector.Detector, video_detector.Look]:
-  look = video_detector.Look(
-    every=args.every,
-    max_frames=args.max_frames,
-    max_people=_max_people(args.faces),
-  )
-  options = evaluate.EvalConfig(**args.config.eval)
-  ready = video_detector.Detector.load(
-    args.workdir,
-    options=options,
-    backend=args.backend,
-    face_models=args.face_model or [],
-  )
-  return ready, look
-
-
-def _max_people(faces: str) -> int:
-  """How many faces of a frame are looked at.
-
-  Raises:
-    ValueError: neither a number from 1 on nor 'all'.
-  """
-  if faces == 'all':
-    return _EVERYBODY
-  if not faces.isdecimal() or int(faces) < 1:
-    raise ValueError(f'--faces={faces}: a number from 1 on, or all')
-  return int(faces)
+  return modes
 
 
 def _report(args: flags.FlagValues) -> None:
-  if args.runs:
-    out = pathlib.Path(args.out) if args.out else None
-    print(comparison.report(args.runs, args.base, out))
-    return
   if not args.scores:
     raise ValueError(
       '--mode=report needs --scores (saved scores) or --runs (folders of runs)'
@@ -362,36 +254,6 @@ def _report(args: flags.FlagValues) -> None:
   )
   print(tables.text(study.make_tables(made)[0]))
   print(f'written to {args.out}/report.html, report.md and figures.csv')
-
-
-def _sweep(args: flags.FlagValues) -> None:
-  _require('config', *([] if args.list else ['workdir', 'data_root']))
-  file = config_flags.get_config_filename(args['config'])
-  if args.list:
-    print(sweep.listing(args.config, file, pathlib.Path(args.workdir or '.')))
-    return
-  passed_on = ('compilation_cache', 'data_cache', 'data_cache_gib')
-  sweep.sweep(
-    args.config,
-    file,
-    pathlib.Path(args.workdir),
-    places.path(args.data_root),
-    entry=args.entry,
-    extra_flags=[
-      f'--{name}={args[name].value}' for name in passed_on if args[name].present
-    ],
-  )
-  if args.entry is None:
-    runs = f'{glob.escape(args.workdir)}/*'
-    out = pathlib.Path(args.workdir) / 'comparison'
-    print(comparison.report([runs], args.base, out))
-
-
-def _data_cache(args: flags.FlagValues) -> shard_cache.ShardCache | None:
-  if args.data_cache is None:
-    return None
-  folder = pathlib.Path(args.data_cache)
-  return shard_cache.ShardCache(folder, int(args.data_cache_gib * 2**30))
 
 
 def _require(*names: str) -> None:
@@ -415,22 +277,6 @@ def _check_out(mode: str, place: str | None) -> None:
   above = next(folder for folder in out.absolute().parents if folder.exists())
   if not above.is_dir():
     raise ValueError(f'--out={out}: {above} is a file, not a folder')
-
-
-def _check_devices() -> None:
-  """Raises ValueError where JAX finds none of the platform that is asked for.
-
-  Else the first array that is made says so, with a traceback.
-  """
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:  # JAX asserts that it has one
-    said = f' ({error})' if str(error) else ''
-    raise ValueError(
-      f'no device to compute on{said}; JAX_PLATFORMS is'
-      f' {os.environ.get("JAX_PLATFORMS", "")!r}: unset it to take what there'
-      ' is, or install what drives the device (stormer-jax[cuda] or [tpu])'
-    ) from error
 
 
 def _refuse_addresses(argv: Sequence[str]) -> None:
@@ -474,7 +320,7 @@ def run() -> None:
     app.run(main, flags_parser=_parse)
   except KeyboardInterrupt:
     print('interrupted; the same command continues', file=sys.stderr)
-    distributed.stop(130)
+    _stop(130)
   except SystemExit as request:
     if not isinstance(request.code, str):
       raise
@@ -482,15 +328,28 @@ def run() -> None:
     # for a reason to start the command again.
     print(request.code, file=sys.stderr)
     sys.exit(143)
-  except (
-    *(ValueError, OSError, FloatingPointError),
-    train.PeerLostError,
-  ) as error:
+  except (ValueError, OSError, FloatingPointError) as error:
     if debug:
       raise
     command_line.fail(error)
+    _stop(2)
+  except RuntimeError as error:
+    from stormer_jax import train
+
+    if debug or not isinstance(error, train.PeerLostError):
+      raise
+    command_line.fail(error)
     # A lost peer is no mistake of the command: it is to be started again.
-    distributed.stop(143 if isinstance(error, train.PeerLostError) else 2)
+    _stop(143)
+
+
+def _stop(status: int) -> NoReturn:
+  """Ends this process; as one of a job must, if it may be one."""
+  if 'jax' in sys.modules:
+    from stormer_jax.runs import distributed
+
+    distributed.stop(status)
+  sys.exit(status)
 
 
 def _log_ours() -> None:

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import base, baselines
+from configs import base, baselines, tables
 from data_pipeline.synthesis import blending
 from stormer_jax import losses, model, steps
 from stormer_jax.experiments import entries as experiments_entries
@@ -26,7 +26,9 @@ ARGUMENTS = [
   (name, argument)
   for name in NAMES
   for argument in (
-    baselines.KINDS if name == 'baselines' else ('paper', 'official')
+    {'baselines': baselines.KINDS, 'tables': tables.TABLES}.get(
+      name, ('paper', 'official')
+    )
   )
 ]
 

@@ -134,6 +134,61 @@ def test_a_social_network_takes_size_and_frames_away(tmp_path):
   assert frames == 15  # a second
 
 
+@pytest.fixture
+def crops() -> np.ndarray:
+  """Four frames of a smooth picture that moves."""
+  noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+  smooth = cv2.GaussianBlur(noise, (0, 0), 6)
+  smooth = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
+  return np.stack([smooth[3 * i : 3 * i + 256, :256] for i in range(4)])
+
+
+def test_crops_are_damaged_as_the_frames_at_their_places(crops):
+  for kind in FRAME_KINDS:
+    corruption = corruptions.Corruption(kind, 2)
+    got = corruptions.corrupt_crops(crops, corruption, 'a', 8)
+    for i, crop in enumerate(crops):
+      want = corruptions.corrupt_frame(crop, corruption, 'a', 8 + i)
+      np.testing.assert_array_equal(got[i], want)
+
+
+@pytest.mark.parametrize('num_frames', (1, 4))
+def test_compressed_crops_are_the_same_frames_the_worse_the_higher_the_level(
+  crops, num_frames
+):
+  errors = []
+  for level in corruptions.LEVELS:
+    corruption = corruptions.Corruption('h264', level)
+    got = corruptions.corrupt_crops(crops[:num_frames], corruption, 'a', 0)
+    assert got.shape == crops[:num_frames].shape and got.dtype == np.uint8
+    again = corruptions.corrupt_crops(crops[:num_frames], corruption, 'b', 9)
+    np.testing.assert_array_equal(got, again)
+    error = got.astype(int) - crops[:num_frames]
+    errors.append(np.abs(error).mean((1, 2, 3)))
+  means = [error.mean() for error in errors]
+  assert means == sorted(means) and 0.3 < means[0] < 6
+  # Each frame stands at its own place: none is that of a neighbour.
+  moved = np.abs(crops[1:].astype(int) - crops[:-1]).mean()
+  assert max(errors[0]) < moved
+
+
+def test_all_damage_to_crops_is_seven_kinds_at_five_levels():
+  chosen = corruptions.select(['all'])
+  assert len(chosen) == len(set(chosen)) == 35
+  assert corruptions.select(['blur', 'blur:2', 'noise:1']) == [
+    *(corruptions.Corruption('blur', level) for level in corruptions.LEVELS),
+    corruptions.Corruption('noise', 1),
+  ]
+  assert corruptions.select([]) == []
+
+
+def test_what_crops_cannot_be_given_says_where_it_can():
+  with pytest.raises(ValueError, match='prepare --corrupt=social:3'):
+    corruptions.select(['social:3'])
+  with pytest.raises(ValueError, match='with a kind of saturation'):
+    corruptions.select(['fog'])
+
+
 @pytest.mark.parametrize('text', ['fog:3', 'blur:0', 'blur:6', 'blur', ''])
 def test_an_unknown_kind_or_level_lists_those_there_are(text):
   with pytest.raises(ValueError, match='KIND:LEVEL with a kind of saturation'):

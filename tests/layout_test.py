@@ -37,6 +37,7 @@ LEAVES = {
 JOINING = {
   'stormer_jax.demo',
   'stormer_jax.main',
+  'stormer_jax.modes',
   'stormer_jax.train',
   'stormer_jax.validation',
   'stormer_jax.scoring.annotated_video',

@@ -10,7 +10,7 @@ import sys
 from absl import flags
 import pytest
 
-from stormer_jax import main
+from stormer_jax import main, modes
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -93,31 +93,31 @@ def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
   for name, value in given.items():
     flags.DEFINE_string(name, value, 'Place.', flag_values=values)
   values.mark_as_parsed()
-  monkeypatch.setattr(main, '_ready', lambda args: ('detector', 'look'))
+  monkeypatch.setattr(modes, '_ready', lambda args: ('detector', 'look'))
   handed = []
   failures = []
   monkeypatch.setattr(
-    main.predict, 'predict', lambda *parts: handed.extend(parts) or failures
+    modes.predict, 'predict', lambda *parts: handed.extend(parts) or failures
   )
-  main._predict(values, ['a.mp4', 'b.mp4'])
+  modes._predict(values, ['a.mp4', 'b.mp4'])
   assert handed[:2] == ['detector', ['a.mp4', 'b.mp4']]
   assert dataclasses.asdict(handed[2]) == given and handed[3] == 'look'
   failures.append('a.mp4: no_face')
   with pytest.raises(ValueError, match=r'^a\.mp4: no_face$'):
-    main._predict(values, ['a.mp4'])
+    modes._predict(values, ['a.mp4'])
   failures.append('b.mp4: too_short')
   with pytest.raises(ValueError, match='2 videos without a score; the first'):
-    main._predict(values, ['a.mp4', 'b.mp4'])
+    modes._predict(values, ['a.mp4', 'b.mp4'])
   with pytest.raises(ValueError, match='needs a video'):
-    main._predict(values, [])
+    modes._predict(values, [])
 
 
 def test_some_people_of_a_frame_or_everybody_can_be_asked_for():
-  assert main._max_people('2') == 2
-  assert main._max_people('all') > 100
+  assert modes._max_people('2') == 2
+  assert modes._max_people('all') > 100
   for wrong in ('0', '-1', 'main', '2.5'):
     with pytest.raises(ValueError, match=f'--faces={wrong}: a number from 1'):
-      main._max_people(wrong)
+      modes._max_people(wrong)
 
 
 def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():

@@ -6,6 +6,9 @@ fake made of them (METHOD section 9), with every figure over the videos and the
 protocol that they depend on. A video is cut into clips of T frames in order;
 all of them count, once. What cannot be scored keeps its row and a reason.
 
+With `corrupted` every data set is scored again for each damage done to its
+crops, and a table of robustness made of all (scoring/robustness.py).
+
 With `pseudo_fakes` each real video is scored beside the pseudo-fake made of it
 with a fixed seed, the protocol of validation, for data without fakes.
 """
@@ -27,7 +30,7 @@ from jaxtyping import Float
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import clips, places, shard_cache
+from data_pipeline import clips, corruptions, places, shard_cache
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
@@ -37,7 +40,9 @@ from stormer_jax.scoring import (
   clip_scorer,
   published_figures,
   report,
+  robustness,
   study,
+  tables,
 )
 from stormer_jax.scoring import journal as journal_lib
 from stormer_jax.scoring import protocol as protocol_lib
@@ -64,6 +69,7 @@ class EvalConfig:
   checkpoint: str | int
   # Runs of before these fields have none of them.
   margins: tuple[str, ...] = ()
+  reals: tuple[str, ...] = ()
   level: str = 'video'
   aggregation: str = 'mean_logit'
   failed_videos: str = 'exclude'
@@ -95,6 +101,12 @@ class EvalConfig:
         raise ValueError(
           f'eval.margins holds {entry!r}; write NAME:MARGIN, as dfdcp:5'
         )
+    for entry in self.reals:
+      name, _, other = entry.partition(':')
+      if not name or not other or ':' in other:
+        raise ValueError(
+          f'eval.reals holds {entry!r}; write NAME:OTHER, as df40_ff:ffpp_c23'
+        )
     measuring(self)
 
   @property
@@ -110,6 +122,7 @@ def evaluate(
   data_root: str | os.PathLike[str],
   out: str | os.PathLike[str] | None = None,
   cache: shard_cache.ShardCache | None = None,
+  corrupted: Sequence[corruptions.Corruption] = (),
 ) -> list[report.Scores]:
   """Scores every data set of `config.eval.datasets` and writes the reports.
 
@@ -122,13 +135,17 @@ def evaluate(
     data_root: Folder that `data_pipeline.prepare` wrote.
     out: Folder of the reports; None: `<workdir>/eval`.
     cache: Where shards are copied to before they are read, or None.
+    corrupted: Damage to score each data set under, beside as it is; such a set
+      is called NAME-crops-KIND-LEVEL.
 
   Returns:
-    The scores, in the order of `config.eval.datasets`.
+    The scores, in the order of `config.eval.datasets`; behind those of a set
+    those of its damaged ones.
 
   Raises:
     FileNotFoundError: No such run or checkpoint.
-    ValueError: No such data set, split or setting.
+    ValueError: No such data set, split or setting; or damage and pseudo-fakes,
+      which would be made of damaged frames.
   """
   options = EvalConfig(**config.eval)
   names = [
@@ -140,6 +157,12 @@ def evaluate(
       f'eval.datasets names a split twice: {options.datasets}; each has one '
       'report'
     )
+  if corrupted and options.pseudo_fakes:
+    raise ValueError(
+      'eval.pseudo_fakes makes fakes of frames that --corrupt has damaged '
+      'already; ask for one of the two'
+    )
+  reals = _reals(options, [(dataset, split) for dataset, split, _ in names])
   rule = options.rule
   # All are looked at before the first is scored: a typo costs no hours.
   variants = [
@@ -153,32 +176,88 @@ def evaluate(
     pathlib.Path(workdir), options.checkpoint
   )
   out = pathlib.Path(workdir) / 'eval' if out is None else pathlib.Path(out)
-  results = []
+  suffix = '-pseudo_fakes' if options.pseudo_fakes else ''
+  results: list[report.Scores] = []
+  folders = []
   for (dataset, split, _), variant, records in zip(
     names, variants, splits, strict=True
   ):
-    suffix = '-pseudo_fakes' if options.pseudo_fakes else ''
-    folder = out / f'{dataset}-{split}{suffix}'
-    scores = score_dataset(
-      detector,
-      records,
-      variant,
-      dataset=dataset,
-      split=split,
-      synthesis=blending.SynthesisConfig(**config.synthesis),
-      num_threads=config.data.num_threads,
-      journal_folder=folder,
-      skipped=skipped_videos(data_root, dataset, rule, split),
-      workdir=workdir,
-    )
-    if jax.process_index() == 0:
-      report.write_scores(scores, folder)
-      print(f'{report.table(scores)}\n  written to {folder}', flush=True)
-    results.append(scores)
+    for corruption in (None, *corrupted):
+      name = dataset
+      if corruption:
+        name = robustness.set_name(dataset, corruption.kind, corruption.level)
+      folder = out / f'{name}-{split}{suffix}'
+      scores = score_dataset(
+        detector,
+        records,
+        variant,
+        dataset=name,
+        split=split,
+        synthesis=blending.SynthesisConfig(**config.synthesis),
+        num_threads=config.data.num_threads,
+        journal_folder=folder,
+        more=[
+          *skipped_videos(data_root, dataset, rule, split),
+          *_real_rows(results, reals.get(dataset), split, corruption),
+        ],
+        workdir=workdir,
+        corruption=corruption,
+      )
+      if jax.process_index() == 0:
+        report.write_scores(scores, folder)
+        said = f'{report.table(scores)}\n  written to {folder}'
+        print(report.line(scores) if corruption else said, flush=True)
+      results.append(scores)
+      folders.append(folder)
   if jax.process_index() == 0:
     system = pathlib.Path(workdir).resolve().name
-    study.write(study.of_run(system, results), out)
+    made = study.of_run(system, results)
+    study.write(made, out)
+    for table in robustness.make_tables(made.rows):
+      print(tables.text(table), flush=True)
+  for folder in folders:
+    journal_lib.remove(folder)
   return results
+
+
+def _reals(
+  options: EvalConfig, names: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+  """Whose real videos stand beside the fakes of a data set.
+
+  Raises:
+    ValueError: They are not scored before.
+  """
+  reals = dict(entry.split(':') for entry in options.reals)
+  for i, (dataset, split) in enumerate(names):
+    other = reals.get(dataset)
+    if other and (other, split) not in names[:i]:
+      raise ValueError(
+        f'eval.reals puts the real videos of {other} beside the fakes of '
+        f'{dataset}: name {other}:{split} before {dataset}:{split} in '
+        'eval.datasets'
+      )
+  return reals
+
+
+def _real_rows(
+  results: Sequence[report.Scores],
+  other: str | None,
+  split: str,
+  corruption: corruptions.Corruption | None,
+) -> list[report.VideoScore]:
+  """Real videos of another set, as they were scored there."""
+  if not other:
+    return []
+  name = other
+  if corruption:
+    name = robustness.set_name(other, corruption.kind, corruption.level)
+  (found,) = [r for r in results if (r.dataset, r.split) == (name, split)]
+  return [
+    dataclasses.replace(row, video_id=f'{other}/{row.video_id}')
+    for row in found.rows
+    if not row.label
+  ]
 
 
 def measuring(options: EvalConfig) -> dict[str, Any]:
@@ -245,8 +324,9 @@ def score_dataset(
   synthesis: blending.SynthesisConfig,
   num_threads: int = 8,
   journal_folder: str | os.PathLike[str] | None = None,
-  skipped: Sequence[report.VideoScore] = (),
+  more: Sequence[report.VideoScore] = (),
   workdir: str | os.PathLike[str] | None = None,
+  corruption: corruptions.Corruption | None = None,
 ) -> report.Scores:
   """Scores all videos of a split.
 
@@ -260,9 +340,11 @@ def score_dataset(
       as in validation (METHOD 1.4).
     num_threads: Reader threads.
     journal_folder: Where finished batches are noted, so that a stopped call
-      can be repeated without repeating them; None: nowhere.
-    skipped: Rows of videos that have no record, to be listed too.
+      can be repeated without repeating them, until `journal.remove`; None:
+      nowhere.
+    more: Rows to be listed too, as those of videos that have no record.
     workdir: Run whose calibration is used if it has one; None: none.
+    corruption: Damage done to the crops first.
 
   Raises:
     ValueError: If a logit is not finite, or pseudo-fakes are asked for and no
@@ -282,6 +364,8 @@ def score_dataset(
     'aggregation': options.aggregation,
     'rule': options.rule,
   }
+  if corruption:
+    settings['corruption'] = str(corruption)
   if options.pseudo_fakes:
     settings['synthesis'] = dataclasses.asdict(synthesis)
     if all(video.label for video in records.videos):
@@ -323,14 +407,15 @@ def score_dataset(
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       first_batch=first_batch,
+      corruption=corruption,
     ):
       journal.add(batch, score_batch(batch))
       rate.add(batch_size)
   num_kinds = 2 if options.pseudo_fakes else 1
   logits = journal_lib.gather(journal.finished, num_windows, num_kinds)
-  journal.remove()
   rows = _rows(records, logits, num_windows, model.num_frames, options)
-  rows += [r for r in skipped if not (options.pseudo_fakes and r.label)]
+  rows += [r for r in more if not (options.pseudo_fakes and r.label)]
+  made_by = _made_by(records)
   protocol = protocol_lib.Protocol(
     dataset=dataset,
     split=split,
@@ -344,7 +429,8 @@ def score_dataset(
     weights=settings['weights'],
     checkpoint=settings['checkpoint'],
     config_hash=settings['config_hash'],
-    face_backend=_face_backend(records),
+    face_backend=made_by.get('backend', ''),
+    corruption=_corruption(made_by, corruption),
     **measuring(options),
   )
   if workdir is not None and options.calibrated:
@@ -356,7 +442,7 @@ def _check_clips(
   records: records_lib.Records, dataset: str, num_frames: int
 ) -> None:
   """Raises where clips of the model would lie across those of the records."""
-  made_by = json.loads(records.read_record(0).provenance)
+  made_by = _made_by(records)
   clip_frames = made_by.get('settings', {}).get('clip_frames', num_frames)
   if clip_frames % num_frames:
     raise ValueError(
@@ -477,12 +563,22 @@ def _calibrated(
   )
 
 
-def _face_backend(records: records_lib.Records) -> str:
-  """Says what found the faces, as the first record tells it."""
+def _made_by(records: records_lib.Records) -> dict[str, Any]:
+  """What made the records, as the first one tells it; {} if none does."""
   if not len(records):
-    return ''
-  provenance = json.loads(records.read_record(0).provenance or '{}')
-  return provenance.get('backend', '')
+    return {}
+  return json.loads(records.read_record(0).provenance or '{}')
+
+
+def _corruption(
+  made_by: dict[str, Any], of_crops: corruptions.Corruption | None
+) -> str:
+  """Says what damage was done, in words."""
+  of_videos = made_by.get('settings', {}).get('corruption', '')
+  said = [f'{of_videos} of the videos'] if of_videos else []
+  if of_crops:
+    said.append(f'{of_crops.kind}:{of_crops.level} of the crops')
+  return ', '.join(said) or 'none'
 
 
 class _Rate:

@@ -1,7 +1,8 @@
 """Finished batches of a scoring that is still going on.
 
 Each process notes what it has scored, so that a stopped call can be repeated
-without repeating them.
+without repeating them. Journals stay until the whole call is done, so that a
+data set that was finished before the stop is not scored again either.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class Journal:
       return
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    self._path = folder / f'journal-{jax.process_index()}.jsonl'
+    self._path = _path(folder)
     text = json.dumps(fingerprint, sort_keys=True)
     head = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     lines = self._path.read_text().split('\n') if self._path.exists() else []
@@ -69,10 +70,14 @@ class Journal:
     if self._file is not None:
       self._file.close()
 
-  def remove(self) -> None:
-    """Takes the file away: the work is done."""
-    if self._path is not None:
-      self._path.unlink()
+
+def remove(folder: str | os.PathLike[str]) -> None:
+  """Takes this process's journal in a folder away: the work is done."""
+  _path(folder).unlink()
+
+
+def _path(folder: str | os.PathLike[str]) -> pathlib.Path:
+  return pathlib.Path(folder) / f'journal-{jax.process_index()}.jsonl'
 
 
 def gather(

@@ -28,6 +28,7 @@ from stormer_jax.scoring import protocol as protocol_lib
 # two systems are compared by.
 PART_FIGURES = ('auc', 'eer', 'tpr')
 COMPARED = ('auc', 'average_precision', 'eer', 'accuracy', 'tpr_at_5_fpr')
+_BRIEF = ('auc',)
 _MOST_PAIRED = 4  # more systems are compared with the first alone
 
 
@@ -92,9 +93,18 @@ class _Units:
 
 
 def measure(
-  scores: score_file.SavedScores, protocol: protocol_lib.Protocol
+  scores: score_file.SavedScores,
+  protocol: protocol_lib.Protocol,
+  *,
+  brief: bool = False,
 ) -> tuple[Row, ...]:
   """Measures one system on one data set.
+
+  Args:
+    scores: Of the system.
+    protocol: How figures are made of them.
+    brief: The AUC and the coverage alone, and nothing by the conventions of
+      others, by other levels or by identity.
 
   Raises:
     ValueError: If the level asks for clip logits and there are none.
@@ -102,7 +112,7 @@ def measure(
   units = _units(scores, protocol)
   num_failed = int(np.sum(~scores.scored))
   rows = [
-    *_rows(scores, protocol, units),
+    *_rows(scores, protocol, units, _BRIEF if brief else None),
     Row(
       system=scores.system,
       dataset=scores.dataset,
@@ -119,7 +129,10 @@ def measure(
     ),
   ]
   for part, name, own in _parts(scores, units):
-    rows += _rows(scores, protocol, own, PART_FIGURES, part=part, name=name)
+    if brief and part == 'identity':
+      continue
+    figures = _BRIEF if brief else PART_FIGURES
+    rows += _rows(scores, protocol, own, figures, part=part, name=name)
   groups = _groups(scores, units)
   if groups:
     mean = bootstrap.mean(
@@ -133,6 +146,8 @@ def measure(
         overall, part='mean', name='of the groups', estimate=mean
       )
     )
+  if brief:
+    return tuple(rows)
   return (*rows, *_of_others(scores, protocol), *_levels(scores, protocol))
 
 
@@ -359,14 +374,17 @@ def _parts(
   """Splits the units by method and scenario of the fakes, and by identity."""
   result = []
   labels = units.sample.labels
+  groups = np.array(scores.group, str)[units.rows]
   for part in ('method', 'scenario'):
     names = np.array(getattr(scores, part), object)[units.rows]
     kinds = sorted({n for n in names[labels == 1] if n})
     if len(kinds) > 1 or (kinds and part == 'scenario'):
-      result += [
-        (part, name, units.select((labels == 0) | (names == name)))
-        for name in kinds
-      ]
+      for name in kinds:
+        fakes = (labels == 1) & (names == name)
+        # Groups differ in more than who is fake: their own real videos count.
+        own_reals = (labels == 0) & np.isin(groups, groups[fakes])
+        reals = own_reals if own_reals.any() else labels == 0
+        result.append((part, name, units.select(fakes | reals)))
   names = np.array(scores.identity, object)[units.rows]
   for name in sorted({n for n in names if n}):
     own = units.select(names == name)

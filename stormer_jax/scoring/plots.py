@@ -1,6 +1,6 @@
 """Plots as SVG text, readable in a browser, on paper and without a network.
 
-Enter: numbers. Leaves: one `<svg>` element each. Written by hand: four kinds
+Enter: numbers. Leaves: one `<svg>` element each. Written by hand: five kinds
 of plot need lines, dots and rectangles, for which matplotlib would be the
 largest dependency of the project, and its output 30 times the size.
 """
@@ -155,22 +155,86 @@ def intervals(
   )
 
 
+def by_level(
+  curves: Mapping[str, Sequence[tuple[int, bootstrap.Estimate]]], title: str
+) -> str:
+  """Draws a figure over the level of damage, intervals as bars.
+
+  Args:
+    curves: (level, estimate in [0, 1]) by name; level 0 is no damage.
+    title: Of the vertical axis.
+  """
+  known = [
+    x
+    for curve in curves.values()
+    for _, e in curve
+    for x in (e.value, e.low, e.high)
+    if not math.isnan(x)
+  ]
+  low = min(0.9, max(0.0, math.floor(10 * min(known, default=0.0)) / 10))
+  most = max((level for curve in curves.values() for level, _ in curve))
+  parts = [
+    _axes(
+      'level of damage',
+      title,
+      y_range=(100 * low, 100.0),
+      x_names={
+        _share(i, most): str(i) if i else 'none' for i in range(most + 1)
+      },
+    )
+  ]
+  for i, curve in enumerate(curves.values()):
+    # Side by side, so that intervals of one level can be told apart.
+    shift = 0.02 * (i - (len(curves) - 1) / 2)
+    points = [
+      (_share(level, most) + (shift if level else 0), e)
+      for level, e in curve
+      if not math.isnan(e.value)
+    ]
+    heights = [(e.value - low) / (1 - low) for _, e in points]
+    parts.append(
+      _line([x for x, _ in points], heights, colour=_colour(i), dash=_dash(i))
+    )
+    for (x, e), height in zip(points, heights, strict=True):
+      parts.append(
+        f'<circle cx="{_x(x):.1f}" cy="{_y(height):.1f}" r="3"'
+        f' fill="{_colour(i)}"/>'
+      )
+      if not math.isnan(e.low):
+        ends = [(end - low) / (1 - low) for end in (e.low, e.high)]
+        parts.append(_line([x, x], ends, colour=_colour(i), dash='', width=1))
+  return _svg(parts, _legend(list(curves)), title)
+
+
+def _share(level: int, most: int) -> float:
+  """Where a level lies on the axis, with room at both sides."""
+  return 0.08 + 0.84 * level / max(most, 1)
+
+
 def _axes(
   x_title: str,
   y_title: str,
   x_range: tuple[float, float] = (0.0, 1.0),
   y_range: tuple[float, float] = (0.0, 1.0),
+  x_names: Mapping[float, str] | None = None,
 ) -> str:
   parts = [
     f'<rect x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"'
     ' fill="none" stroke="currentColor"/>'
   ]
-  for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-    x, y = (low + (high - low) * share for low, high in (x_range, y_range))
-    parts.append(
-      _label(_x(share), _TOP + _SIDE + 16, f'{x:.3g}', 'middle')
-      + _label(_LEFT - 6, _y(share) + 4, f'{y:.2g}', 'end')
-    )
+  shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+  below = x_names or {
+    share: f'{x_range[0] + (x_range[1] - x_range[0]) * share:.3g}'
+    for share in shares
+  }
+  parts += [
+    _label(_x(share), _TOP + _SIDE + 16, name, 'middle')
+    for share, name in below.items()
+  ]
+  for share in shares:
+    y = y_range[0] + (y_range[1] - y_range[0]) * share
+    shown = f'{y:.3g}' if y_range[1] > 1 else f'{y:.2g}'
+    parts.append(_label(_LEFT - 6, _y(share) + 4, shown, 'end'))
   middle = _TOP + _SIDE / 2
   parts.append(
     _label(_LEFT + _SIDE / 2, _TOP + _SIDE + 34, x_title, 'middle')
@@ -181,14 +245,16 @@ def _axes(
   return ''.join(parts)
 
 
-def _line(x, y, *, colour: str, dash: str, name: str = '') -> str:
+def _line(
+  x, y, *, colour: str, dash: str, name: str = '', width: int = 2
+) -> str:
   points = ' '.join(
     f'{_x(a):.2f},{_y(b):.2f}' for a, b in zip(x, y, strict=True)
   )
   title = f'<title>{_escape(name)}</title>' if name else ''
   return (
     f'<polyline points="{points}" fill="none" stroke="{colour}"'
-    f' stroke-width="2" stroke-dasharray="{dash}">{title}</polyline>'
+    f' stroke-width="{width}" stroke-dasharray="{dash}">{title}</polyline>'
   )
 
 

@@ -116,6 +116,7 @@ class Protocol:
     checkpoint: Where they lay.
     config_hash: Hash of the configuration that the run was trained with.
     face_backend: What found the faces.
+    corruption: KIND:LEVEL, and whether crops or videos were damaged; 'none'.
     level: What is ranked: 'video', 'clip', or 'frame' (with its clip's score).
     aggregation: How clips become a video; 'as given' where only the video's
       score is known.
@@ -147,6 +148,7 @@ class Protocol:
   checkpoint: str = ''
   config_hash: str = ''
   face_backend: str = ''
+  corruption: str = ''
   level: str = 'video'
   aggregation: str = 'mean_logit'
   failed_videos: str = 'exclude'

@@ -22,7 +22,9 @@ from stormer_jax.scoring import (
   metrics,
   plain_json,
   published_figures,
+  robustness,
   score_file,
+  tables,
 )
 from stormer_jax.scoring import protocol as protocol_lib
 
@@ -86,9 +88,11 @@ def measured(
   protocol: protocol_lib.Protocol,
   settings: Mapping[str, Any],
 ) -> Scores:
-  """Measures the rows of a data set."""
+  """Measures the rows of a data set; one with damaged crops in brief."""
   dataset = f'{protocol.dataset}:{protocol.split}'
-  found = measurement.measure(saved_scores(rows, dataset), protocol)
+  found = measurement.measure(
+    saved_scores(rows, dataset), protocol, brief=robustness.is_of_crops(dataset)
+  )
   ours = [row for row in found if row.convention == 'ours']
   return Scores(
     dataset=protocol.dataset,
@@ -160,6 +164,17 @@ def table(scores: Scores) -> str:
   if scores.measured:
     lines.append('  protocol: ' + '; '.join(scores.protocol.lines()))
   return '\n'.join(lines)
+
+
+def line(scores: Scores) -> str:
+  """Returns the AUC of a data set, and the groups' mean, in one line."""
+  titles = {'all': 'AUC', 'mean': 'mean of the groups'}
+  areas = [
+    f'{titles[row.part]} {tables.shown("auc", row.estimate)}'
+    for row in scores.measured
+    if (row.figure, row.convention) == ('auc', 'ours') and row.part in titles
+  ]
+  return f'{scores.dataset}:{scores.split}: ' + ', '.join(areas)
 
 
 def _published(scores: Scores) -> list[str]:

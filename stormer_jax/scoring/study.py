@@ -2,7 +2,8 @@
 
 Enter: `SavedScores` of one or more systems on one or more data sets. Leave: a
 `Study`, and of it report.md, report.html (one file, readable offline),
-figures.csv, differences.csv, roc.csv and plots/. Media, weights and jax are not
+figures.csv, differences.csv, roc.csv, robustness.csv where there are damaged
+sets, and plots/. Media, weights and jax are not
 needed: `--mode=report` makes every table again, anywhere.
 """
 
@@ -25,6 +26,7 @@ from stormer_jax.scoring import (
   metrics,
   plots,
   published_figures,
+  robustness,
   score_file,
   tables,
 )
@@ -59,8 +61,15 @@ class Study:
 
   @property
   def datasets(self) -> list[str]:
-    """Names of the data sets, in their order."""
-    return list(dict.fromkeys(s.dataset for s in self.scores))
+    """Names of the data sets, in their order, without damaged ones."""
+    return list(dict.fromkeys(s.dataset for s, _ in self.undamaged))
+
+  @property
+  def undamaged(
+    self,
+  ) -> list[tuple[score_file.SavedScores, protocol_lib.Protocol]]:
+    """Scores and protocols of what is no damaged copy of another set here."""
+    return _undamaged(self.scores, self.protocols)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +122,16 @@ def make_study(
   }
   rows: list[measurement.Row] = []
   for s, p in by_key.values():
-    rows += measurement.measure(s, p)
+    brief = robustness.is_of_crops(s.dataset)
+    rows += measurement.measure(s, p, brief=brief)
+  undamaged = _undamaged(scores, protocols)
   systems = list(dict.fromkeys(s.system for s in scores))
   for system in systems:
-    own = [pair for key, pair in by_key.items() if key[0] == system]
+    own = [(s, p) for s, p in undamaged if s.system == system]
     rows += measurement.over_sets([s for s, _ in own], [p for _, p in own])
   differences: list[measurement.Difference] = []
   for first, second in measurement.pairs(systems):
-    for dataset in dict.fromkeys(s.dataset for s in scores):
+    for dataset in dict.fromkeys(s.dataset for s, _ in undamaged):
       if (first, dataset) in by_key and (second, dataset) in by_key:
         (one, one_protocol), (two, two_protocol) = (
           by_key[name, dataset] for name in (first, second)
@@ -141,8 +152,21 @@ def of_run(system: str, results: Sequence[report_lib.Scores]) -> Study:
     for r in results
     for row in r.measured
   ]
-  rows += measurement.over_sets(scores, protocols)
+  own = _undamaged(scores, protocols)
+  rows += measurement.over_sets([s for s, _ in own], [p for _, p in own])
   return Study(scores, protocols, tuple(rows), ())
+
+
+def _undamaged(
+  scores: Sequence[score_file.SavedScores],
+  protocols: Sequence[protocol_lib.Protocol],
+) -> list[tuple[score_file.SavedScores, protocol_lib.Protocol]]:
+  left_out = robustness.damaged(s.dataset for s in scores)
+  return [
+    (s, p)
+    for s, p in zip(scores, protocols, strict=True)
+    if s.dataset not in left_out
+  ]
 
 
 def _protocol(
@@ -168,6 +192,8 @@ def write(study: Study, out: str | os.PathLike[str]) -> None:
   _write(out / 'figures.csv', figures_csv(study.rows))
   _write(out / 'differences.csv', differences_csv(study.differences))
   _write(out / 'roc.csv', roc_csv(study))
+  if damaged := robustness.lines(study.rows):
+    _write(out / 'robustness.csv', _csv([*robustness.HEADER], damaged))
   _write(out / 'report.md', _markdown(made_tables, made_plots))
   _write(out / 'report.html', _html(made_tables, made_plots))
 
@@ -176,6 +202,7 @@ def make_tables(study: Study) -> list[tables.Table]:
   """Returns the tables that there is something to say in."""
   made = [_overview(study)]
   made += [_figures(study, dataset) for dataset in study.datasets]
+  made += robustness.make_tables(study.rows)
   made += [_conventions(study), _levels(study)]
   made += [
     _parts(study, dataset, part)
@@ -208,7 +235,7 @@ def _overview(study: Study) -> tables.Table:
 
 
 def _published(study: Study, dataset: str) -> str:
-  for protocol in study.protocols:
+  for _, protocol in study.undamaged:
     found = published_figures.find(dataset, protocol.trained_on)
     if found:
       estimate = bootstrap.Estimate(found.auc, found.low, found.high)
@@ -257,7 +284,7 @@ def _figures(study: Study, dataset: str) -> tables.Table:
 
 def _counted(study: Study, dataset: str) -> str:
   texts = []
-  for scores, protocol in zip(study.scores, study.protocols, strict=True):
+  for scores, protocol in study.undamaged:
     if scores.dataset != dataset:
       continue
     kinds = [
@@ -276,7 +303,7 @@ def _counted(study: Study, dataset: str) -> str:
 def _conventions(study: Study) -> tables.Table:
   """The same scores by the rules of others."""
   rows = []
-  for scores, protocol in zip(study.scores, study.protocols, strict=True):
+  for scores, protocol in study.undamaged:
     for name in protocol.conventions:
       convention = protocol_lib.CONVENTIONS[name]
       found = _found(
@@ -315,7 +342,7 @@ def _conventions(study: Study) -> tables.Table:
 
 def _levels(study: Study) -> tables.Table:
   rows = []
-  for scores in study.scores:
+  for scores, _ in study.undamaged:
     for level in protocol_lib.LEVELS:
       cells = [
         _cell(
@@ -368,8 +395,9 @@ def _parts(study: Study, dataset: str, part: str) -> tables.Table:
     rows.append((name, str(own[0].num_real), str(own[0].num_fake), *cells))
   titles = [metrics.TITLES[figure] for figure in measurement.PART_FIGURES]
   note = {
-    'method': 'Fakes of each method against all real videos; lowest AUC first.',
-    'scenario': 'Fakes of each scenario against all real videos.',
+    'method': 'Fakes of each method against the real videos of their groups'
+    ' (all, where there are no groups); lowest AUC first.',
+    'scenario': 'Fakes of each scenario, likewise.',
     'group': 'Fakes of each group against the real videos of that group.',
     'identity': 'Videos of each person who has real and fake ones.',
   }[part]
@@ -411,7 +439,7 @@ def _differences(study: Study) -> tables.Table:
 
 def _failed(study: Study) -> tables.Table:
   rows = []
-  for scores in study.scores:
+  for scores, _ in study.undamaged:
     missing = np.flatnonzero(~scores.scored).tolist()
     rows += [
       (
@@ -439,14 +467,14 @@ def _protocols(study: Study) -> tables.Table:
   """What every figure above depends on, a column a system and data set."""
   lines = [
     [line.split(': ', 1) for line in protocol.lines()]
-    for protocol in study.protocols
+    for _, protocol in study.undamaged
   ]
   names = [name for name, _ in lines[0]]
   return tables.Table(
     'Protocol',
     (
       'field',
-      *(f'{s.system} {s.dataset}'.strip() for s in study.scores),
+      *(f'{s.system} {s.dataset}'.strip() for s, _ in study.undamaged),
     ),
     tuple(
       (name, *(own[i][1] for own in lines)) for i, name in enumerate(names)
@@ -459,7 +487,7 @@ def make_plots(study: Study) -> list[Plot]:
   made = []
   for dataset in study.datasets:
     curves, bins = {}, {}
-    for scores, protocol in zip(study.scores, study.protocols, strict=True):
+    for scores, protocol in study.undamaged:
       if scores.dataset != dataset:
         continue
       labels, values = _scored(scores, protocol)
@@ -505,6 +533,10 @@ def make_plots(study: Study) -> list[Plot]:
             ),
           )
         )
+  made += [
+    Plot(_file_name('robustness', str(number)), title, svg)
+    for number, (title, svg) in enumerate(robustness.make_plots(study.rows))
+  ]
   return made
 
 
@@ -548,7 +580,7 @@ def differences_csv(differences: Iterable[measurement.Difference]) -> str:
 def roc_csv(study: Study) -> str:
   """Returns the points of every ROC curve with the threshold of each."""
   lines = []
-  for scores, protocol in zip(study.scores, study.protocols, strict=True):
+  for scores, protocol in study.undamaged:
     labels, values = _scored(scores, protocol)
     if metrics.undefined('auc', labels, values):
       continue

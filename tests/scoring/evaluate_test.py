@@ -18,7 +18,7 @@ import pytest
 from random_detector import make_detector
 
 from configs import base
-from data_pipeline import clips, pipeline, record_writer
+from data_pipeline import clips, corruptions, pipeline, record_writer
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
 from stormer_jax import detector as detector_lib
@@ -27,7 +27,6 @@ from stormer_jax.scoring import (
   calibration,
   clip_scorer,
   evaluate,
-  journal,
   metrics,
   report,
   study,
@@ -122,9 +121,7 @@ def _options(config, **changes):
   return evaluate.EvalConfig(**{**config.eval, **changes})
 
 
-def _score(
-  detector, data_root, folder=None, skipped=(), workdir=None, **changes
-):
+def _score(detector, data_root, folder=None, more=(), workdir=None, **changes):
   options = _options(detector.config, **changes)
   rule = options.rule
   return evaluate.score_dataset(
@@ -136,7 +133,7 @@ def _score(
     synthesis=blending.SynthesisConfig(**detector.config.synthesis),
     num_threads=2,
     journal_folder=folder,
-    skipped=skipped,
+    more=more,
     workdir=workdir,
   )
 
@@ -241,7 +238,7 @@ def test_a_video_that_prepare_skipped_is_listed_with_its_reason(
   (row,) = skipped
   assert (row.video_id, row.label) == ('a.mp4', 1)
   assert row.reason == 'no_face: face in 0 of 32 frames'
-  scores = _score(detector, data_root, skipped=skipped)
+  scores = _score(detector, data_root, more=skipped)
   assert [row.video_id for row in scores.unscored] == ['short', 'a.mp4']
   assert not evaluate.skipped_videos(data_root, 'faces', 'uniform', 'test')
 
@@ -294,8 +291,7 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_scores(
   monkeypatch.setattr(clip_scorer, 'make_scorer', stop_at(2, make_scorer))
   with pytest.raises(KeyboardInterrupt):
     _score(detector, data_root, tmp_path, batch_size=2)
-  journal = tmp_path / 'journal-0.jsonl'
-  with journal.open('a') as file:
+  with (tmp_path / 'journal-0.jsonl').open('a') as file:
     file.write('{"video": [3')  # a kill in the middle of a line
   monkeypatch.setattr(clip_scorer, 'make_scorer', stop_at(99, make_scorer))
   got = _score(detector, data_root, tmp_path, batch_size=2)
@@ -305,7 +301,9 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_scores(
   ]
   # 2 + 0 + 1 + 2 + 2 clips in batches of 2: four, none of them twice.
   assert len(scored) == 4
-  assert not journal.exists()
+  # What is done stays noted until the whole call is.
+  again = _score(detector, data_root, tmp_path, batch_size=2)
+  assert str(again.rows) == str(got.rows) and len(scored) == 4
 
 
 def score_as_process(index, port, config_json, data_root, out):
@@ -352,10 +350,9 @@ def test_two_processes_score_what_one_does(detector, data_root, tmp_path):
 
 
 def test_a_journal_of_other_weights_is_not_used(
-  tiny_config, data_root, tmp_path, monkeypatch
+  tiny_config, data_root, tmp_path
 ):
   first, second = make_detector(tiny_config), make_detector(tiny_config, seed=1)
-  monkeypatch.setattr(journal.Journal, 'remove', lambda self: None)
   _score(first, data_root, tmp_path)
   got = _score(second, data_root, tmp_path)
   want = _score(second, data_root)
@@ -461,6 +458,112 @@ def test_evaluate_writes_a_report_per_data_set(
   assert study.figures_csv(again.rows) == written
   for name in ('report.html', 'report.md', 'roc.csv'):
     assert (tmp_path / 'eval' / name).exists()
+  assert not [*tmp_path.rglob('journal*')]
+
+
+def test_damage_to_the_crops_makes_a_table_that_a_stop_does_not_undo(
+  detector, data_root, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(
+    detector_lib, 'load_detector', lambda workdir, which: detector
+  )
+  config = detector.config
+  config.eval.datasets = ('faces:test',)
+  config.eval.batch_size = 7
+  config.eval.num_bootstrap = 20
+  wanted = corruptions.select(['blur', 'h264:5'])
+  scored = []
+  make_scorer = clip_scorer.make_scorer
+
+  def counting(stop_at, detector, **options):
+    scorer = make_scorer(detector, **options)
+
+    def score(clip):
+      if len(scored) == stop_at:
+        raise KeyboardInterrupt
+      scored.append(len(clip))
+      return scorer(clip)
+
+    return score
+
+  for stop_at in (3, 99):
+    monkeypatch.setattr(
+      clip_scorer, 'make_scorer', functools.partial(counting, stop_at)
+    )
+    if stop_at == 3:
+      with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, tmp_path, data_root, corrupted=wanted)
+    else:
+      results = evaluate.evaluate(config, tmp_path, data_root, corrupted=wanted)
+  # One batch of 7 clips for the set itself and each of six damages.
+  assert len(scored) == 7 and not [*tmp_path.rglob('journal*')]
+  names = [f'faces-crops-blur-{level}' for level in range(1, 6)]
+  assert [r.dataset for r in results] == [
+    *('faces', *names, 'faces-crops-h264-5')
+  ]
+  assert len({r.rows[0].logit for r in results}) == 7
+  assert results[0].protocol.corruption == 'none'
+  assert results[-1].protocol.corruption == 'h264:5 of the crops'
+  # The clip of a row, damaged by hand.
+  records = records_lib.open_records(data_root, 'faces', 'uniform', 'test')
+  frames, _ = records.read(0, range(4, 8))
+  frames = corruptions.corrupt_crops(frames, wanted[2], 'longer', 4)
+  clip = pipeline.eval_clips(jnp.array(frames[None]), 15, 64)
+  assert results[3].rows[0].clip_logits[1] == pytest.approx(
+    float(make_scorer(detector)(clip).logits[0]), abs=2e-5
+  )
+  text = (tmp_path / 'eval/robustness.csv').read_text()
+  lines = csv.DictReader(text.splitlines())
+  assert [(x['kind'], x['level']) for x in lines] == [
+    *(('blur', str(level)) for level in range(6)),
+    *(('h264', level) for level in '05'),
+  ]
+  page = (tmp_path / 'eval/report.html').read_text()
+  assert 'level of damage' in page and 'faces-crops' not in page
+  assert 'Robustness: faces:test' in capsys.readouterr().out
+  again = study.report([f'{tmp_path}'], tmp_path / 'again')
+  assert sorted((tmp_path / 'again/robustness.csv').read_text()) == sorted(text)
+  assert again.datasets == ['faces:test']
+
+
+def test_fakes_without_reals_stand_beside_those_of_another_set(
+  detector, data_root, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    detector_lib, 'load_detector', lambda workdir, which: detector
+  )
+  fakes = [make_record(name, 8, 1, 'swap') for name in ('f', 'g')]
+  record_writer.write_records(data_root, 'new', 'uniform', {'test': fakes})
+  config = detector.config
+  config.eval.num_bootstrap = 0
+  config.eval.datasets = ('faces:test', 'new:test')
+  config.eval.reals = ('new:faces',)
+  faces, new = evaluate.evaluate(config, tmp_path, data_root)
+  scores = {row.video_id: row.score for row in (*faces.rows, *new.rows)}
+  assert [row.video_id for row in new.rows] == [
+    *('f', 'g', 'faces/longer', 'faces/short', 'faces/other')
+  ]
+  assert scores['faces/longer'] == scores['longer']
+  wins = [
+    scores[fake] > scores[real] for fake in 'fg' for real in ('longer', 'other')
+  ]
+  assert new.figures['auc'].value == np.mean(wins)
+  config.eval.datasets = ('new:test', 'faces:test')
+  with pytest.raises(ValueError, match='name faces:test before new:test'):
+    evaluate.evaluate(config, tmp_path, data_root)
+  with pytest.raises(ValueError, match='write NAME:OTHER'):
+    _options(config, reals=('new',))
+
+
+def test_pseudo_fakes_of_damaged_frames_are_refused(detector, tmp_path):
+  detector.config.eval.pseudo_fakes = True
+  with pytest.raises(ValueError, match='ask for one of the two'):
+    evaluate.evaluate(
+      detector.config,
+      tmp_path,
+      tmp_path,
+      corrupted=corruptions.select(['blur']),
+    )
 
 
 def test_a_calibrated_run_is_measured_at_the_threshold_of_validation(

@@ -59,6 +59,25 @@ def test_figures_are_of_the_scores_at_the_threshold_of_the_protocol():
   assert value(rows, figure='coverage') == 1.0
 
 
+def test_fakes_of_a_method_meet_the_real_videos_of_their_groups_alone():
+  method = [('', 'swap', '', 'talk')[i % 4] for i in range(40)]
+  group = [('g', 'g', 'h', 'h')[i % 4] for i in range(40)]
+  scores = saved(method=method, group=group)
+  rows = measurement.measure(scores, PROTOCOL)
+  for name, own in (('swap', 'g'), ('talk', 'h')):
+    kept = np.array(group) == own
+    want = metrics.auc(scores.labels[kept], scores.scores[kept])
+    got = value(rows, figure='auc', part='method', name=name)
+    assert got == pytest.approx(want, abs=1e-12)
+  # Where the group of a fake has no real video, all of them count.
+  lonely = saved(method=method, group=['g', 'x', 'h', 'h'] * 10)
+  rows = measurement.measure(lonely, PROTOCOL)
+  kept = (scores.labels == 0) | (np.array(method) == 'swap')
+  want = metrics.auc(scores.labels[kept], scores.scores[kept])
+  got = value(rows, figure='auc', part='method', name='swap')
+  assert got == pytest.approx(want, abs=1e-12)
+
+
 def test_a_failed_video_is_left_out_and_counted_or_half_if_asked():
   scores = saved()
   scores.scores[:3] = np.nan
