@@ -15,7 +15,7 @@ from data_pipeline import shards as shards_lib
 VERSION = '2.0.0'  # of the records, and of the folder that they lie in
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class VideoInfo:
   """What is known of a stored video without reading its frames.
 

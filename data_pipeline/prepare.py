@@ -12,19 +12,14 @@ it stopped, and takes up videos that were added since.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import process as process_pool
+from collections.abc import Mapping, Sequence
 import dataclasses
 import errno
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import sys
 
-import cv2
 import rich.console
 import rich.progress
 import rich.table
@@ -38,8 +33,10 @@ from data_pipeline import (
   records,
   stored_videos,
   verify,
+  video_work,
 )
 from data_pipeline import staging as staging_lib
+from data_pipeline.engines import engine as engine_lib
 from data_pipeline.faces import backends, tracks
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue, file_names, published
@@ -53,11 +50,11 @@ def prepare(
   videos: Sequence[catalogue.Video],
   rules: Sequence[str],
   settings: prepared_video.Settings,
-  num_workers: int,
+  engine: engine_lib.Engine,
   console: rich.console.Console,
   replace: bool = False,
 ) -> list[prepared_video.Outcome]:
-  """Prepares videos in worker processes, and writes data sets and report.
+  """Prepares videos on an engine, and writes data sets and report.
 
   Videos join those that the data set holds already. One that was prepared
   before and cannot be read now stays as it was.
@@ -68,7 +65,7 @@ def prepare(
     videos: of one dataset, each with its split.
     rules: 'consecutive', 'uniform' or both.
     settings: how.
-    num_workers: processes.
+    engine: does the work on videos, then on the files of records.
     console: shows progress.
     replace: whether the data set shall hold these videos alone.
 
@@ -78,9 +75,11 @@ def prepare(
   Raises:
     ValueError: another process is at it, the data set or its report is
       damaged, or a video would take the place of another.
+    OSError: no space left, or no worker can be started.
   """
-  # A name like 12:30.mp4 by itself would be a protocol to FFmpeg.
-  root, out = pathlib.Path(root).absolute(), pathlib.Path(out)
+  # A name like 12:30.mp4 by itself would be a protocol to FFmpeg, and workers
+  # may have another working directory.
+  root, out = pathlib.Path(root).absolute(), pathlib.Path(out).absolute()
   dataset = videos[0].dataset
   with folder_lock.hold(out / dataset):
     report = out / dataset / 'report.csv'
@@ -88,6 +87,7 @@ def prepare(
     places = {rule: _find_places(out, dataset, rule, replace) for rule in rules}
     staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
     staging.folder.mkdir(exist_ok=True)
+    staging.clear_partial()
     if not replace:
       _refuse_clashes(videos, staging, places)
       for of_rule in places.values():
@@ -97,17 +97,28 @@ def prepare(
     num_done = len(named) - len(todo)
     if num_done:
       console.print(f'{num_done} of {len(videos)} videos were finished before')
-    for outcome in _run(root, staging, todo, settings, num_workers, console):
-      done[outcome.video_id, outcome.rule] = outcome
+    _run(engine, video_work.VideoWork(root, staging, settings), todo, console)
+    for video, missing in todo:
+      for rule in missing:
+        done[video.video_id, rule] = staging.outcome(video, rule) or _crashed(
+          video, rule
+        )
     for rule in rules:
       for video in named:
         outcome = done[video.video_id, rule]
         place = places[rule].get(video.video_id)
         if outcome.status == 'skipped' and place and not replace:
           done[video.video_id, rule] = _as_before(outcome, place)
-      kept = [v for v in named if done[v.video_id, rule].status == 'kept']
       stored_videos.write(
-        out, dataset, rule, kept, staging, places[rule], replace
+        out,
+        dataset,
+        rule,
+        videos,
+        {v.video_id for v in named if done[v.video_id, rule].status == 'kept'},
+        staging,
+        places[rule],
+        replace,
+        engine,
       )
       others = set(places[rule]) - {video.video_id for video in videos}
       if others and not replace:
@@ -130,6 +141,23 @@ def prepare(
       for rule in rules:
         staging.record_path(video, rule).unlink(missing_ok=True)
   return outcomes
+
+
+def _run(
+  engine: engine_lib.Engine,
+  work: video_work.VideoWork,
+  todo: Sequence[video_work.VideoTask],
+  console: rich.console.Console,
+) -> None:
+  """Does the work on videos, with a bar."""
+  columns = (
+    *rich.progress.Progress.get_default_columns(),
+    rich.progress.MofNCompleteColumn(),
+  )
+  if todo:
+    with rich.progress.Progress(*columns, console=console) as progress:
+      bar = progress.add_task('videos', total=len(todo))
+      engine.run(work, todo, lambda: progress.advance(bar))
 
 
 def _find_places(
@@ -169,11 +197,11 @@ def _look_up(
   places: Mapping[str, Mapping[str, stored_videos.Place]],
 ) -> tuple[
   dict[tuple[str, str], prepared_video.Outcome],
-  list[tuple[catalogue.Video, tuple[str, ...]]],
+  list[video_work.VideoTask],
 ]:
   """Finds what is known by (video_id, rule), and what is to be done."""
   done: dict[tuple[str, str], prepared_video.Outcome] = {}
-  todo: list[tuple[catalogue.Video, tuple[str, ...]]] = []
+  todo: list[video_work.VideoTask] = []
   for video in videos:
     missing = []
     for rule, of_rule in places.items():
@@ -187,8 +215,19 @@ def _look_up(
       else:
         done[video.video_id, rule] = outcome
     if missing:
-      todo.append((video, tuple(missing)))
+      todo.append(video_work.VideoTask(video, tuple(missing)))
   return done, todo
+
+
+def _crashed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
+  """Of a video that ended its process; the next command tries it again."""
+  (outcome,) = prepared_video.skip(
+    video,
+    [rule],
+    'crashed',
+    'its process died, twice (out of memory, or a fault in a decoder)',
+  )
+  return outcome
 
 
 def _misnamed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
@@ -216,83 +255,6 @@ def _as_before(
     num_frames=place.info.num_frames,
     detail=f'as prepared before; now {outcome.reason}: {outcome.detail}',
   )
-
-
-def _run(
-  root: pathlib.Path,
-  staging: staging_lib.Staging,
-  todo: Sequence[tuple[catalogue.Video, tuple[str, ...]]],
-  settings: prepared_video.Settings,
-  num_workers: int,
-  console: rich.console.Console,
-) -> Iterator[prepared_video.Outcome]:
-  """Yields outcomes as worker processes finish videos."""
-  if not todo:
-    return
-  queue = iter(todo)
-  pending: set[futures.Future] = set()
-  executor = futures.ProcessPoolExecutor(
-    min(num_workers, len(todo)),
-    mp_context=multiprocessing.get_context('spawn'),
-    initializer=_start_worker,
-  )
-  columns = (
-    *rich.progress.Progress.get_default_columns(),
-    rich.progress.MofNCompleteColumn(),
-  )
-  try:
-    with rich.progress.Progress(*columns, console=console) as progress:
-      bar = progress.add_task('videos', total=len(todo))
-      while True:
-        # Few wait in the queue, so memory does not grow with their number.
-        while len(pending) < 2 * num_workers:
-          task = next(queue, None)
-          if task is None:
-            break
-          pending.add(
-            executor.submit(_finish_video, root, staging, *task, settings)
-          )
-        if not pending:
-          break
-        finished, pending = futures.wait(
-          pending, return_when=futures.FIRST_COMPLETED
-        )
-        for future in finished:
-          yield from future.result()
-          progress.advance(bar)
-  except BaseException:
-    # Finished videos are on disk; those under way are done again next time.
-    for process in multiprocessing.active_children():
-      process.terminate()
-    raise
-  finally:
-    executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-  cv2.setNumThreads(1)
-  silence_decoder()
-
-
-def silence_decoder() -> None:
-  """Keeps FFmpeg from talking: what matters goes into the report."""
-  os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-  cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def _finish_video(
-  root: pathlib.Path,
-  staging: staging_lib.Staging,
-  video: catalogue.Video,
-  rules: tuple[str, ...],
-  settings: prepared_video.Settings,
-) -> list[prepared_video.Outcome]:
-  kept, outcomes = prepared_video.prepare_video(
-    root, video, rules, settings, backends.open_backend(settings.faces)
-  )
-  staging.finish(video, kept, outcomes)
-  return outcomes
 
 
 def _show(
@@ -408,7 +370,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   )
   parser.add_argument('--encoding', choices=records.ENCODINGS, default='jpeg')
   parser.add_argument(
-    '--workers', type=int, default=len(os.sched_getaffinity(0))
+    '--engine',
+    choices=engine_lib.NAMES,
+    default='processes',
+    help='who does the work: processes of this machine (default), this process '
+    'alone, or a pipeline of Apache Beam (docs/prepare_at_scale.md)',
+  )
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=len(os.sched_getaffinity(0)),
+    help='of --engine=processes',
+  )
+  parser.add_argument(
+    '--beam_pipeline_options',
+    default='',
+    metavar='NAME=VALUE,...',
+    help='of --engine=beam, as runner=FlinkRunner,flink_master=HOST:8081',
   )
   parser.add_argument(
     '--verify',
@@ -541,7 +519,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   console = rich.console.Console(
     stderr=True, markup=False, emoji=False, highlight=False
   )
-  silence_decoder()
+  video_work.silence_decoder()
   rules = ('consecutive', 'uniform') if args.rule == 'both' else (args.rule,)
   out = pathlib.Path(args.out)
   try:
@@ -549,6 +527,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       return verify.verify(out, args.dataset, rules, console)
     _check(args)
     settings = _settings(args)
+    # Before anything is searched: an engine may not be installed.
+    engine = engine_lib.make(
+      args.engine,
+      args.workers,
+      [o for o in args.beam_pipeline_options.split(',') if o],
+      out / _dataset_name(args) / '.staging',
+    )
     videos = _list_videos(args, console)
     catalogue.refuse_shared_files(args.root, videos)
     outcomes = prepare(
@@ -557,12 +542,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       videos,
       rules,
       settings,
-      args.workers,
+      engine,
       console,
       args.replace,
     )
   except ValueError as error:
     return command_line.fail(error)
+  except ChildProcessError as error:
+    return command_line.fail(
+      f'{error}; finished videos are kept: run the same command to go on'
+    )
   except OSError as error:
     if error.errno != errno.ENOSPC:
       return command_line.fail(error)
@@ -577,11 +566,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 130
-  except process_pool.BrokenProcessPool:
-    return command_line.fail(
-      'a worker process was killed (out of memory?); finished videos are kept: '
-      'run the same command to go on, with fewer --workers'
-    )
   _show(outcomes, console)
   folder = out / videos[0].dataset
   console.print(f'records in {folder}, this table in {folder / "report.csv"}')

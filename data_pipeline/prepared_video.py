@@ -80,13 +80,14 @@ class Settings:
     return self.train_frames if split == 'train' else self.eval_frames
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
   """What became of one video under one rule.
 
   Attributes:
     status: 'kept' or 'skipped'.
-    reason: '' or one of unreadable, missing, too_short, no_face, no_original.
+    reason: '' or one of unreadable, missing, too_short, no_face, no_original,
+      crashed.
     num_frames: frames kept.
     detail: one line for people.
     notes: what is odd about the file; it may well be kept nevertheless.
@@ -131,9 +132,9 @@ def prepare_video(
     with corruptions.compressed_file(path, corruption) as copy:
       return _prepare_file(copy, root, video, rules, settings, backend)
   except FileNotFoundError:
-    return [], _skip(video, rules, 'missing', 'no such file')
+    return [], skip(video, rules, 'missing', 'no such file')
   except ValueError as error:
-    return [], _skip(video, rules, 'unreadable', _relative(str(error), root))
+    return [], skip(video, rules, 'unreadable', _relative(str(error), root))
 
 
 def _prepare_file(
@@ -146,7 +147,7 @@ def _prepare_file(
   change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> tuple[list[records.VideoRecord], list[Outcome]]:
   """Prepares a file that may stand for the video's own."""
-  skipped = functools.partial(_skip, video, rules)
+  skipped = functools.partial(skip, video, rules)
   if video.is_crop:
     # Its faces are cut out already: nothing is to be added or cut away.
     backend = whole_image.WholeImageBackend(
@@ -228,7 +229,7 @@ def _prepare_file(
     detail = f'face in {len(clip.frames)} of {asked_for} frames'
     if len(clip.frames) < settings.min_frames:
       reason = 'too_short' if len(clip.frames) else 'no_face'
-      outcomes += _skip(video, [rule], reason, detail, notes)
+      outcomes += skip(video, [rule], reason, detail, notes)
       continue
     kept.append(_record(path, video, clip, stream, settings, backend))
     outcomes.append(
@@ -331,13 +332,14 @@ def _outcome(
   )
 
 
-def _skip(
+def skip(
   video: catalogue.Video,
   rules: Sequence[str],
   reason: str,
   detail: str,
   notes: tuple[str, ...] = (),
 ) -> list[Outcome]:
+  """The outcomes of a video that is left out."""
   return [
     _outcome(video, rule, 'skipped', reason, 0, detail, notes) for rule in rules
   ]

@@ -5,12 +5,16 @@ leaves: a folder that `records.open_records` reads, and so do
 `tfds.data_source` and `tfds.builder_from_directory`, without TensorFlow.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import errno
+import json
 import os
 import pathlib
 import shutil
+import uuid
 
 from array_record.python import array_record_module
 import tensorflow_datasets as tfds
@@ -32,6 +36,36 @@ _RULES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenShard:
+  """What is to be known of a shard that has been written.
+
+  Attributes:
+    shard: the file.
+    videos: in it, in order.
+    preparations: JSON of settings, face backend and versions -> how many of
+      the videos were prepared so.
+  """
+
+  shard: shards_lib.Shard
+  videos: tuple[metadata.VideoInfo, ...]
+  preparations: dict[str, int]
+
+  def to_json(self) -> str:
+    """Returns all of it as text."""
+    return json.dumps(dataclasses.asdict(self))
+
+  @classmethod
+  def from_json(cls, text: str) -> 'WrittenShard':
+    """Reads what `to_json` returned."""
+    stored = json.loads(text)
+    return cls(
+      shards_lib.Shard(**stored['shard']),
+      tuple(metadata.VideoInfo(**video) for video in stored['videos']),
+      stored['preparations'],
+    )
+
+
 def write_records(
   out: str | os.PathLike,
   dataset: str,
@@ -51,78 +85,87 @@ def write_records(
   Returns:
     The folder of the dataset.
   """
+  with building(out, dataset, rule) as folder:
+    write_metadata(
+      folder,
+      dataset,
+      rule,
+      {
+        split: [
+          write_shard(
+            folder / shard_name(dataset, split, index, num_shards(len(videos))),
+            (videos[place] for place in places),
+          )
+          for index, places in enumerate(shard_ranges(len(videos)))
+        ]
+        for split, videos in splits.items()
+      },
+    )
+  return metadata.dataset_dir(out, dataset, rule)
+
+
+@contextlib.contextmanager
+def building(
+  out: str | os.PathLike, dataset: str, rule: str
+) -> Iterator[pathlib.Path]:
+  """Gives a folder to write a dataset to, which then takes its place.
+
+  If the block raises, what lay there stays. The folder is another one each
+  time: what a worker of a killed command still writes goes nowhere.
+  """
   if rule not in records_lib.RULES:
     raise ValueError(f'rule is {rule!r}; choose one of {records_lib.RULES}')
   final = metadata.dataset_dir(out, dataset, rule)
-  building = pathlib.Path(out) / dataset / f'.building-{rule}'
-  folder = building / final.name
-  shutil.rmtree(building, ignore_errors=True)
+  place = pathlib.Path(out) / dataset / f'.building-{rule}'
+  folder = place / uuid.uuid4().hex
+  shutil.rmtree(place, ignore_errors=True)
   folder.mkdir(parents=True)
   try:
-    written = {
-      split: _write_split(folder, dataset, split, videos)
-      for split, videos in splits.items()
-    }
-    _write_metadata(folder, dataset, rule, written)
-    replaced = building / 'replaced'
+    yield folder
+    replaced = place / 'replaced'
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
       final.rename(replaced)
     folder.rename(final)
   finally:
-    shutil.rmtree(building, ignore_errors=True)
-  return final
+    shutil.rmtree(place, ignore_errors=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Split:
-  """What has been written of a split."""
-
-  shards: tuple[shards_lib.Shard, ...]
-  videos: tuple[metadata.VideoInfo, ...]
+def num_shards(num_videos: int) -> int:
+  """How many files so many videos lie in."""
+  return -(-num_videos // _VIDEOS_PER_SHARD)
 
 
-def _write_split(
-  folder: pathlib.Path,
-  dataset: str,
-  split: str,
-  videos: Sequence[records_lib.VideoRecord],
-) -> _Split:
-  num_shards = -(-len(videos) // _VIDEOS_PER_SHARD)
-  shards: list[shards_lib.Shard] = []
-  infos: list[metadata.VideoInfo] = []
-  for index in range(num_shards):
-    first = index * _VIDEOS_PER_SHARD
-    stop = min(first + _VIDEOS_PER_SHARD, len(videos))
-    shard, of_shard = write_shard(
-      folder / _shard_name(dataset, split, index, num_shards),
-      (videos[place] for place in range(first, stop)),
-    )
-    shards.append(shard)
-    infos.extend(of_shard)
-  return _Split(tuple(shards), tuple(infos))
+def shard_ranges(num_videos: int) -> Iterator[range]:
+  """Yields the positions of the videos of each file."""
+  for first in range(0, num_videos, _VIDEOS_PER_SHARD):
+    yield range(first, min(first + _VIDEOS_PER_SHARD, num_videos))
 
 
-def _shard_name(dataset: str, split: str, index: int, count: int) -> str:
+def shard_name(dataset: str, split: str, index: int, count: int) -> str:
   """TFDS's default template."""
   return f'{dataset}-{split}.array_record-{index:05d}-of-{count:05d}'
 
 
 def write_shard(
   path: pathlib.Path, videos: Iterator[records_lib.VideoRecord]
-) -> tuple[shards_lib.Shard, list[metadata.VideoInfo]]:
+) -> WrittenShard:
   """Writes videos to one file; the same bytes for the same videos.
+
+  The file takes its name when it is whole, so it may be written twice at once.
 
   Raises:
     OSError: no space left (ENOSPC), or what the writer says.
   """
-  infos = []
+  infos: list[metadata.VideoInfo] = []
+  preparations: collections.Counter[str] = collections.Counter()
   num_records = 0
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
   try:
     # Frames are compressed already: to inflate them once more would take
     # longer than to decode them.
     writer = array_record_module.ArrayRecordWriter(
-      os.fspath(path), 'group_size:1,uncompressed'
+      os.fspath(partial), 'group_size:1,uncompressed'
     )
     try:
       for video in videos:
@@ -131,13 +174,28 @@ def write_shard(
           writer.write(segments.serialize(segment))
           num_records += 1
         infos.append(info)
+        preparations[_preparation(video)] += 1
     finally:
       writer.close()
+    partial.replace(path)
   except RuntimeError as error:  # what the writer makes of any errno
     if os.strerror(errno.ENOSPC) not in str(error):
       raise
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
-  return shards_lib.Shard.of_file(path, num_records), infos
+  finally:
+    partial.unlink(missing_ok=True)
+  return WrittenShard(
+    shards_lib.Shard.of_file(path, num_records),
+    tuple(infos),
+    dict(preparations),
+  )
+
+
+def _preparation(video: records_lib.VideoRecord) -> str:
+  """The part of a video's provenance that others share."""
+  provenance = json.loads(video.provenance)
+  provenance.pop('source', None)
+  return json.dumps(provenance, sort_keys=True)
 
 
 def _cut(
@@ -167,10 +225,21 @@ def _cut(
     )
 
 
-def _write_metadata(
-  folder: pathlib.Path, dataset: str, rule: str, splits: Mapping[str, _Split]
+def write_metadata(
+  folder: pathlib.Path,
+  dataset: str,
+  rule: str,
+  splits: Mapping[str, Sequence[WrittenShard]],
 ) -> None:
-  """Writes what TFDS and `records.open_records` ask for before reading."""
+  """Writes what TFDS and `records.open_records` ask for before reading.
+
+  Its metadata.json is the manifest: shards with their checksums, videos, and
+  with which settings and versions how many of them were prepared.
+  """
+  preparations: collections.Counter[str] = collections.Counter()
+  for shards in splits.values():
+    for written in shards:
+      preparations.update(written.preparations)
   info = tfds.core.DatasetInfo(
     builder=tfds.core.DatasetIdentity(
       name=dataset,
@@ -187,8 +256,18 @@ def _write_metadata(
     ),
     metadata=tfds.core.MetadataDict(
       segment_frames=segments.SEGMENT_FRAMES,
+      preparations=[
+        {'num_videos': count, **json.loads(text)}
+        for text, count in sorted(preparations.items())
+      ],
       splits={
-        split: dataclasses.asdict(written) for split, written in splits.items()
+        split: {
+          'shards': [dataclasses.asdict(x.shard) for x in shards],
+          'videos': [
+            dataclasses.asdict(video) for x in shards for video in x.videos
+          ],
+        }
+        for split, shards in splits.items()
       },
     ),
   )
@@ -198,10 +277,10 @@ def _write_metadata(
       [
         tfds.core.SplitInfo(
           name=split,
-          shard_lengths=[shard.num_records for shard in written.shards],
-          num_bytes=sum(shard.num_bytes for shard in written.shards),
+          shard_lengths=[x.shard.num_records for x in shards],
+          num_bytes=sum(x.shard.num_bytes for x in shards),
         )
-        for split, written in splits.items()
+        for split, shards in splits.items()
       ]
     )
   )

@@ -11,6 +11,9 @@ import itertools
 import json
 import os
 import pathlib
+import sys
+from typing import Any
+import uuid
 
 import numpy as np
 
@@ -41,10 +44,14 @@ class Staging:
       return None
     if stored['made_from'] != self._made_from(video, rule):
       return None
-    fields = stored['outcome']
-    return prepared_video.Outcome(
-      **{**fields, 'notes': tuple(fields.get('notes', ()))}
-    )
+    # Of 100,000 videos most say the same.
+    fields: dict[str, Any] = {
+      name: sys.intern(value) if isinstance(value, str) else value
+      for name, value in stored['outcome'].items()
+    }
+    fields['video_id'] = video.video_id
+    fields['notes'] = tuple(map(sys.intern, fields.get('notes', ())))
+    return prepared_video.Outcome(**fields)
 
   def other_root(self, video: catalogue.Video, rule: str) -> str:
     """The root of an earlier run's video of this name, if another file."""
@@ -67,18 +74,21 @@ class Staging:
     for outcome in outcomes:
       if outcome.status == 'kept':
         save_record(self.record_path(video, outcome.rule), next(by_rule))
-      path = self._outcome_path(video, outcome.rule)
-      partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-      partial.write_text(
+      write_whole(
+        self._outcome_path(video, outcome.rule),
         json.dumps(
           {
             'made_from': self._made_from(video, outcome.rule),
             'outcome': dataclasses.asdict(outcome),
             'root': str(self.root.resolve()),
           }
-        )
+        ),
       )
-      partial.replace(path)
+
+  def clear_partial(self) -> None:
+    """Removes what killed processes left half-written."""
+    for path in self.folder.glob('*.partial'):
+      path.unlink(missing_ok=True)
 
   def record_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
     """Where the record of a kept video lies until the dataset is written."""
@@ -110,6 +120,21 @@ class Staging:
     return [status.st_size, status.st_mtime_ns]
 
 
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a text file, whole or not at all, also where others do the same."""
+  partial = _partial(path)
+  try:
+    partial.write_text(text)
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _partial(path: pathlib.Path) -> pathlib.Path:
+  """A name that no other process of any machine has."""
+  return path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
+
+
 def save_record(path: pathlib.Path, record: records.VideoRecord) -> None:
   """Writes one finished video to a file of its own, whole or not at all."""
   arrays = ('landmarks', 'boxes', 'frame_indices', 'times')
@@ -118,7 +143,7 @@ def save_record(path: pathlib.Path, record: records.VideoRecord) -> None:
     for field in dataclasses.fields(record)
     if field.name not in (*arrays, 'frames')
   }
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  partial = _partial(path)
   try:
     with partial.open('wb') as file:
       np.savez(

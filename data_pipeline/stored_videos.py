@@ -5,13 +5,14 @@ the data set with both. A video that is not listed this time stays: no finished
 record is lost unless the user asks for it (--replace).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 import os
 import pathlib
 from typing import NamedTuple
 
-from data_pipeline import metadata, record_writer, records
+from data_pipeline import metadata, record_writer, records, shard_work
 from data_pipeline import staging as staging_lib
+from data_pipeline.engines import engine as engine_lib
 from data_pipeline.faces import whole_image
 from data_pipeline.sources import catalogue
 
@@ -27,23 +28,6 @@ class Place(NamedTuple):
   def info(self) -> metadata.VideoInfo:
     """What is known of it without its frames."""
     return self.stored.videos[self.position]
-
-
-class _Finished(Sequence[records.VideoRecord]):
-  """Finished records of a split, each loaded when it is asked for."""
-
-  def __init__(self, sources: Sequence[pathlib.Path | Place]):
-    """Takes staged files, and places in the dataset as it is."""
-    self._sources = sources
-
-  def __len__(self) -> int:
-    return len(self._sources)
-
-  def __getitem__(self, index):
-    source = self._sources[index]
-    if isinstance(source, pathlib.Path):
-      return staging_lib.load_record(source)
-    return source.stored.read_record(source.position)
 
 
 def restore(out: pathlib.Path, dataset: str, rule: str) -> None:
@@ -121,48 +105,81 @@ def write(
   out: pathlib.Path,
   dataset: str,
   rule: str,
-  kept: Sequence[catalogue.Video],
+  videos: Sequence[catalogue.Video],
+  kept: Set[str],
   staging: staging_lib.Staging,
   places: Mapping[str, Place],
   replace: bool,
+  engine: engine_lib.Engine,
 ) -> None:
   """Writes a data set from staged files and what it holds already.
+
+  Which shard a video lies in is a function of the list of videos alone: one
+  that is left out leaves a gap. So names and contents of shards do not depend
+  on what went wrong where.
 
   Args:
     out: the data root.
     dataset: its name.
     rule: 'consecutive' or 'uniform'.
-    kept: videos of this command that have a record, new or stored.
+    videos: of this command.
+    kept: video_id of those of them that have a record, new or stored.
     staging: where the new records lie.
     places: of the stored videos.
-    replace: whether stored videos that are not in `kept` are left out.
+    replace: whether stored videos that are not kept are left out.
+    engine: writes the shards.
+
+  Raises:
+    OSError: no space left, or the engine could not write a shard.
   """
-  if not kept:
-    return
-  sources: dict[str, list[pathlib.Path | Place]] = {}
+  rows: dict[str, list[str | shard_work.Stored | None]] = {}
   added = False
-  for video in kept:
-    staged = staging.record_path(video, rule)
-    if staged.exists():
-      sources.setdefault(video.split, []).append(staged)
-      added = True
-    else:
-      place = places[video.video_id]
-      sources.setdefault(place.split, []).append(place)
-  others = set(places) - {video.video_id for video in kept}
+  for video in videos:
+    row: str | shard_work.Stored | None = None
+    split = video.split
+    if video.video_id in kept:
+      staged = staging.record_path(video, rule)
+      if staged.exists():
+        row, added = staged.name, True
+      else:
+        place = places[video.video_id]
+        row, split = shard_work.Stored(place.split, place.position), place.split
+    rows.setdefault(split, []).append(row)
+  others = places.keys() - kept
+  if not kept or (not added and not (replace and others)):
+    return  # it is what lies there already
   if not replace:
     for video_id, place in places.items():
       if video_id in others:
-        sources.setdefault(place.split, []).append(place)
-  if not added and not (replace and others):
-    return  # it is what lies there already
-  record_writer.write_records(
-    out,
-    dataset,
-    rule,
-    {
-      split: _Finished(sources[split])
+        row = shard_work.Stored(place.split, place.position)
+        rows.setdefault(place.split, []).append(row)
+  with record_writer.building(out, dataset, rule) as folder:
+    tasks = {
+      split: _tasks(dataset, split, rows[split])
       for split in records.SPLITS
-      if split in sources
-    },
-  )
+      if any(row is not None for row in rows.get(split, ()))
+    }
+    work = shard_work.ShardWork(folder, staging.folder, out, dataset, rule)
+    engine.run(work, [task for of_split in tasks.values() for task in of_split])
+    record_writer.write_metadata(
+      folder,
+      dataset,
+      rule,
+      {
+        split: [work.take_note(task) for task in of_split]
+        for split, of_split in tasks.items()
+      },
+    )
+
+
+def _tasks(
+  dataset: str, split: str, rows: Sequence[str | shard_work.Stored | None]
+) -> list[shard_work.ShardTask]:
+  count = record_writer.num_shards(len(rows))
+  return [
+    shard_work.ShardTask(
+      record_writer.shard_name(dataset, split, index, count),
+      tuple(row for i in positions if (row := rows[i]) is not None),
+    )
+    for index, positions in enumerate(record_writer.shard_ranges(len(rows)))
+  ]

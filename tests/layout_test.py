@@ -18,6 +18,7 @@ HALL_LEAVES = ('detector', 'losses', 'model', 'sharding', 'stem', 'steps')
 # What a room of data_pipeline may import from outside of itself. `records`
 # is what a file becomes; nothing else of the hall.
 DATA_ROOMS = {
+  'engines': set(),
   'sources': set(),
   'faces': set(),
   'synthesis': {'data_pipeline.landmarks'},
@@ -41,6 +42,7 @@ JOINING = {
   'stormer_jax.train',
   'stormer_jax.validation',
   'stormer_jax.scoring.annotated_video',
+  'stormer_jax.scoring.archive',
   'stormer_jax.scoring.clip_scorer',
   'stormer_jax.scoring.evaluate',
   'stormer_jax.scoring.export',

@@ -3,14 +3,17 @@
 import csv
 import errno
 import io
+import json
 import os
 import pathlib
 
+import cv2
 import face_videos
 import handmade_onnx
 import made_videos
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from data_pipeline import (
   folder_lock,
@@ -18,9 +21,10 @@ from data_pipeline import (
   prepare,
   prepared_video,
   records,
+  shard_work,
   stored_videos,
 )
-from data_pipeline import staging as staging_lib
+from data_pipeline.engines import in_process, processes
 from tests.faces import scrfd_test
 from tests.sources import published_test
 
@@ -91,7 +95,7 @@ def test_the_same_command_again_does_no_work_and_changes_nothing(
 ):
   root, out, _ = run
   before = {p: p.stat().st_mtime_ns for p in out.rglob('*.array_record*')}
-  monkeypatch.setattr(prepare.futures, 'ProcessPoolExecutor', None)
+  monkeypatch.setattr(processes, '_Worker', None)  # would fail
   code = prepare.main(
     ['--root', str(root), '--out', str(out), '--dataset', 'mine']
   )
@@ -102,30 +106,33 @@ def test_the_same_command_again_does_no_work_and_changes_nothing(
   assert not list(out.rglob('*.npz'))
 
 
-def test_finished_videos_survive_a_kill_and_are_not_done_again(
-  tmp_path, monkeypatch
-):
+class Here:
+  """An engine that works in this process and finds made-up faces."""
+
+  def __init__(self):
+    self.done = []
+    self.killed_after = None
+    self.deadly = None
+
+  def run(self, work, tasks, tick=lambda: None):
+    if isinstance(work, shard_work.ShardWork):
+      in_process.InProcess().run(work, tasks, tick)
+      return
+    for task in tasks:
+      self.done.append(task.video.path)
+      if task.video.path == self.deadly:
+        continue  # as if its process had died
+      work.finish(face_videos.FixedBackend(), task)
+      if len(self.done) == self.killed_after:
+        raise KeyboardInterrupt
+
+
+def test_finished_videos_survive_a_kill_and_are_not_done_again(tmp_path):
   root, out = tmp_path / 'videos', tmp_path / 'out'
   videos = [face_videos.video('a.mp4'), face_videos.video('b.mp4')]
   for video in videos:
     face_videos.write_face_video(root / video.path, 6)
-  staging = staging_lib.Staging(
-    out / 'd' / '.staging', root, prepared_video.Settings()
-  )
-  staging.folder.mkdir(parents=True)
-  worked_on = []
-
-  def run_here(root, staging, todo, settings, num_workers, console):
-    for video, rules in todo:
-      worked_on.append(video.path)
-      kept, outcomes = face_videos.prepare_one(root, video, rules)
-      staging.finish(video, kept, outcomes)
-      yield from outcomes
-
-  def run_until_killed(*args):
-    yield from list(run_here(*args))[:1]
-    raise KeyboardInterrupt
-
+  engine = Here()
   console = prepare.rich.console.Console(quiet=True)
   arguments = (
     root,
@@ -133,31 +140,27 @@ def test_finished_videos_survive_a_kill_and_are_not_done_again(
     videos,
     ['uniform'],
     prepared_video.Settings(),
-    1,
+    engine,
     console,
   )
-  monkeypatch.setattr(
-    prepare, '_run', lambda r, s, todo, *rest: run_until_killed(
-      r, s, todo[:1], *rest
-    )
-  )  # fmt: skip
+  engine.killed_after = 1
   with pytest.raises(KeyboardInterrupt):
     prepare.prepare(*arguments)
-  monkeypatch.setattr(prepare, '_run', run_here)
+  engine.killed_after = None
   outcomes = prepare.prepare(*arguments)
-  assert worked_on == ['a.mp4', 'b.mp4']
+  assert engine.done == ['a.mp4', 'b.mp4']
   assert [o.status for o in outcomes] == ['kept', 'kept']
   # A third video is added: the two are taken from the dataset.
   face_videos.write_face_video(root / 'c.mp4', 6)
   more = [*videos, face_videos.video('c.mp4')]
   prepare.prepare(root, out, more, *arguments[3:])
-  assert worked_on == ['a.mp4', 'b.mp4', 'c.mp4']
+  assert engine.done == ['a.mp4', 'b.mp4', 'c.mp4']
   stored = records.open_records(out, 'd', 'uniform', 'train')
   assert [v.video_id for v in stored.videos] == ['a.mp4', 'b.mp4', 'c.mp4']
   # A video that changed is done again.
   face_videos.write_face_video(root / 'a.mp4', 7)
   prepare.prepare(root, out, more, *arguments[3:])
-  assert worked_on == ['a.mp4', 'b.mp4', 'c.mp4', 'a.mp4']
+  assert engine.done == ['a.mp4', 'b.mp4', 'c.mp4', 'a.mp4']
   stored = records.open_records(out, 'd', 'uniform', 'train')
   assert stored.videos[0].num_frames == 7
 
@@ -196,20 +199,9 @@ ROUGH = prepared_video.Settings(uniform_frames=4)
 
 
 @pytest.fixture
-def add(tmp_path, monkeypatch):
+def add(tmp_path):
   """Prepares videos of a root into one data set, in this process."""
-  done = []
-
-  def run_here(root, staging, todo, settings, num_workers, console):
-    for video, rules in todo:
-      done.append(video.path)
-      kept, outcomes = face_videos.prepare_one(
-        root, video, rules, uniform_frames=4
-      )
-      staging.finish(video, kept, outcomes)
-      yield from outcomes
-
-  monkeypatch.setattr(prepare, '_run', run_here)
+  engine = Here()
   console = prepare.rich.console.Console(quiet=True)
 
   def add_videos(root, videos, rules=('uniform',), replace=False):
@@ -220,10 +212,11 @@ def add(tmp_path, monkeypatch):
         # OpenCV's writer ends the process at a name that is not UTF-8.
         face_videos.write_face_video(tmp_path / '_.mp4', 6).rename(path)
     return prepare.prepare(
-      *(root, tmp_path / 'out', videos, rules, ROUGH, 1, console, replace)
+      *(root, tmp_path / 'out', videos, rules, ROUGH, engine, console, replace)
     )
 
-  add_videos.done = done
+  add_videos.done = engine.done
+  add_videos.engine = engine
   return add_videos
 
 
@@ -248,6 +241,85 @@ def test_other_videos_join_those_of_an_earlier_command(tmp_path, add):
   add(tmp_path / 'one', [face_videos.video('a.mp4')])
   assert _stored(out) == {'a.mp4': 'train', 'b.mp4': 'val'}
   assert add.done == ['a.mp4', 'b.mp4']
+
+
+def _shards(out: pathlib.Path) -> dict[str, int]:
+  """Number of records by the number of the shard."""
+  read = metadata.read(out, 'd', 'uniform')
+  return {
+    shard.name.rpartition('array_record-')[2]: shard.num_records
+    for shard in read.splits['train'][0]
+  }
+
+
+def test_a_videos_shard_is_a_function_of_the_list_alone(tmp_path, add):
+  root, out = tmp_path / 'one', tmp_path / 'out'
+  videos = [face_videos.video(f'{i:02}.mp4') for i in range(36)]
+  root.mkdir()
+  for video in (videos[0], *videos[16:32]):
+    (root / video.path).write_text('no film')
+  add(root, videos)
+  names = [f'0000{i}-of-00003' for i in range(3)]
+  assert _shards(out) == dict(zip(names, [15, 0, 4], strict=True))
+  stored = records.open_records(out, 'd', 'uniform', 'train')
+  assert stored.read_record(15).video_id == '32.mp4'
+  assert list(stored.videos) == [
+    stored.read_record(i).info for i in range(len(stored))
+  ]
+  plain = tfds.data_source(
+    'd/uniform', split='train', data_dir=out, try_gcs=False
+  )
+  assert plain[15]['video_id'] == b'32.mp4'
+  # What is mended takes the place that was left for it.
+  (root / '00.mp4').unlink()
+  add(root, videos)
+  assert _shards(out) == dict(zip(names, [16, 0, 4], strict=True))
+
+
+def test_the_manifest_says_how_the_videos_were_prepared(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video(n) for n in ('a.mp4', 'b.mp4')])
+  folder = metadata.dataset_dir(tmp_path / 'out', 'd', 'uniform')
+  (made,) = json.loads((folder / 'metadata.json').read_text())['preparations']
+  assert made['num_videos'] == 2 and made['backend'] == 'fixed'
+  assert made['settings']['uniform_frames'] == 4
+  assert set(made['versions']) == {'av', 'opencv', 'onnxruntime'}
+
+
+def test_what_a_library_raises_at_a_video_is_a_line(tmp_path, add, monkeypatch):
+  prepared = prepared_video.prepare_video
+
+  def raise_at_b(root, video, *rest):
+    if video.path == 'b.mp4':
+      raise cv2.error('(-215:Assertion failed)\n in function')
+    return prepared(root, video, *rest)
+
+  monkeypatch.setattr(prepared_video, 'prepare_video', raise_at_b)
+  videos = [face_videos.video(n) for n in ('a.mp4', 'b.mp4', 'c.mp4')]
+  outcomes = add(tmp_path / 'one', videos)
+  assert [o.reason for o in outcomes] == ['', 'unreadable', '']
+  assert outcomes[1].detail.startswith('error: (-215:Assertion failed)')
+
+
+def test_a_video_that_ends_its_process_is_a_line_and_is_tried_again(
+  tmp_path, add
+):
+  videos = [face_videos.video(n) for n in ('a.mp4', 'b.mp4')]
+  add.engine.deadly = 'a.mp4'
+  outcomes = add(tmp_path / 'one', videos)
+  assert [o.reason for o in outcomes] == ['crashed', '']
+  assert ('a.mp4', 'uniform', 'skipped') in _rows(tmp_path / 'out')
+  add.engine.deadly = None
+  outcomes = add(tmp_path / 'one', videos)
+  assert [o.status for o in outcomes] == ['kept', 'kept']
+  assert add.done == ['a.mp4', 'b.mp4', 'a.mp4']
+
+
+def test_what_killed_processes_left_half_written_is_removed(tmp_path, add):
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  staging = tmp_path / 'out/d/.staging'
+  (staging / 'x.npz.0f.partial').touch()
+  add(tmp_path / 'one', [face_videos.video('a.mp4')])
+  assert {path.suffix for path in staging.iterdir()} == {'.json'}
 
 
 def test_replace_leaves_out_what_is_not_listed(tmp_path, add):
@@ -378,6 +450,7 @@ def test_two_commands_at_once_the_second_is_told_of_the_first(tmp_path, capsys):
     (['--num_frames=3'], 'no video could be kept'),
     (['--min_frames=0'], '--min_frames is 0'),
     (['--workers=0'], '--workers is 0'),
+    (['--beam_pipeline_options=runner=X'], 'are of --engine=beam'),
     (['--val_fraction=1'], '--val_fraction is 1.0'),
     (['--val_fraction=nan'], '--val_fraction is nan'),
     (['--dataset=a/b'], "'a/b' cannot be the name"),

@@ -31,7 +31,7 @@ LIST_COLUMNS = (
 _SHOWN = 5  # names in a note
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Video:
   """A video file, or the frames [start, end) of one.
 

@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 
-from data_pipeline import prepare
+from data_pipeline import video_work
 from data_pipeline.sources import file_names
 from stormer_jax.scoring import (
   annotated_video,
@@ -100,7 +100,7 @@ def predict(
     FileNotFoundError: The one file is not there.
     ValueError: No video is named, or an output cannot be one.
   """
-  prepare.silence_decoder()  # the status says what matters
+  video_work.silence_decoder()  # the status says what matters
   outputs, look = outputs or Outputs(), look or video_detector.Look()
   of_many = not video_list.is_single(named)
   outputs.check(of_many=of_many)

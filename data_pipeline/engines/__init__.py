@@ -1,0 +1,1 @@
+"""Who carries out the work on many videos."""

@@ -1,0 +1,95 @@
+"""The work on one file of records, the same on every engine.
+
+What enters: which videos a shard holds, finished ones of `staging` and stored
+ones. What leaves: the shard, and beside it what is to be known of it.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+import pathlib
+from typing import NamedTuple
+
+from data_pipeline import record_writer, records
+from data_pipeline import staging as staging_lib
+
+
+class Stored(NamedTuple):
+  """A video of the data set as it is."""
+
+  split: str
+  position: int
+
+
+class ShardTask(NamedTuple):
+  """A shard and its videos: names of staged files, and stored videos."""
+
+  name: str
+  videos: tuple[str | Stored, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardWork:
+  """Writes shards.
+
+  Attributes:
+    folder: where to.
+    staged: where staged files lie.
+    out: data root of the data set as it is.
+    dataset: its name.
+    rule: its frame rule.
+  """
+
+  folder: pathlib.Path
+  staged: pathlib.Path
+  out: pathlib.Path
+  dataset: str
+  rule: str
+
+  def start(self) -> Callable[[ShardTask], None]:
+    """Opens nothing yet: the data set may not be there."""
+    return functools.partial(
+      self._write,
+      functools.cache(
+        lambda split: records.open_records(
+          self.out, self.dataset, self.rule, split
+        )
+      ),
+    )
+
+  def _write(
+    self, open_split: Callable[[str], records.Records], task: ShardTask
+  ) -> None:
+    written = record_writer.write_shard(
+      self.folder / task.name, self._load(open_split, task)
+    )
+    staging_lib.write_whole(self._note(task), written.to_json())
+
+  def _load(
+    self, open_split: Callable[[str], records.Records], task: ShardTask
+  ) -> Iterator[records.VideoRecord]:
+    """Yields the videos, of which one is held at a time."""
+    for video in task.videos:
+      if isinstance(video, Stored):
+        yield open_split(video.split).read_record(video.position)
+      else:
+        yield staging_lib.load_record(self.staged / video)
+
+  def take_note(self, task: ShardTask) -> record_writer.WrittenShard:
+    """Reads what is to be known of a shard, and removes the note of it.
+
+    Raises:
+      ChildProcessError: nobody has written it.
+    """
+    note = self._note(task)
+    try:
+      written = record_writer.WrittenShard.from_json(note.read_text())
+    except FileNotFoundError:
+      raise ChildProcessError(
+        f'{task.name} was not written: its process died, twice (out of memory?)'
+      ) from None
+    note.unlink()
+    return written
+
+  def _note(self, task: ShardTask) -> pathlib.Path:
+    return self.folder / f'{task.name}.json'
