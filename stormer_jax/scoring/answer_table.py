@@ -57,12 +57,13 @@ class AnswerTable:
 
   def add(self, said: answer.Answer) -> None:
     """Writes a row."""
-    self.finished[said.video] = said.status
-    self._write(
-      _line(tuple(row(said, self._made_with).values()))
-      if self._is_csv
-      else json_line(said, self._made_with)
-    )
+    content = text(said, self._made_with, self._path.suffix)
+    self.add_text(said.video, said.status, content)
+
+  def add_text(self, video: str, status: str, content: str) -> None:
+    """Writes a row that `text` has made."""
+    self.finished[video] = status
+    self._write(content)
 
   def __enter__(self) -> 'AnswerTable':
     return self
@@ -70,8 +71,8 @@ class AnswerTable:
   def __exit__(self, *error: object) -> None:
     self._file.close()
 
-  def _write(self, text: str) -> None:
-    self._file.write(text)
+  def _write(self, content: str) -> None:
+    self._file.write(content)
     self._file.flush()
     os.fsync(self._file.fileno())
 
@@ -115,6 +116,13 @@ class AnswerTable:
 
   def _strange(self) -> ValueError:
     return ValueError(f'{self._path}: no table of answers; name another file')
+
+
+def text(said: answer.Answer, made_with: str, suffix: str) -> str:
+  """Returns the row of an answer as it stands in a file."""
+  if suffix.lower() == '.csv':
+    return _line(tuple(row(said, made_with).values()))
+  return json_line(said, made_with)
 
 
 def json_line(said: answer.Answer, made_with: str = '') -> str:
@@ -161,6 +169,6 @@ def _cell(value: Any) -> Any:
 
 
 def _line(cells: tuple[Any, ...]) -> str:
-  text = io.StringIO()
-  csv.writer(text, lineterminator='\n').writerow(cells)
-  return text.getvalue()
+  written = io.StringIO()
+  csv.writer(written, lineterminator='\n').writerow(cells)
+  return written.getvalue()

@@ -5,20 +5,24 @@ that the same command goes on with; and of each video, where asked, a page and
 an annotated film.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
+from typing import NamedTuple
 
 from data_pipeline import video_work
+from data_pipeline.engines import engine as engine_lib
 from data_pipeline.sources import file_names
 from stormer_jax.scoring import (
   annotated_video,
   answer,
   answer_page,
   answer_table,
+  archive,
   video_detector,
   video_list,
 )
@@ -67,6 +71,13 @@ class Outputs:
     return written
 
 
+class Elsewhere(NamedTuple):
+  """Workers of an engine, each with a detector of its own."""
+
+  engine: engine_lib.Engine
+  load: Callable[[], video_detector.Detector]  # the same one; can be pickled
+
+
 def _place(
   named: str | os.PathLike[str], video: str, suffix: str, of_many: bool
 ) -> pathlib.Path:
@@ -84,6 +95,7 @@ def predict(
   named: Sequence[str],
   outputs: Outputs | None = None,
   look: video_detector.Look | None = None,
+  elsewhere: Elsewhere | None = None,
 ) -> list[str]:
   """Answers for videos and writes the answers.
 
@@ -92,6 +104,7 @@ def predict(
     named: As in `video_list.expand`.
     outputs: Where to.
     look: How much of a video to look at.
+    elsewhere: Who answers in place of this process.
 
   Returns:
     Of each video that has no score, a line that says why.
@@ -99,6 +112,7 @@ def predict(
   Raises:
     FileNotFoundError: The one file is not there.
     ValueError: No video is named, or an output cannot be one.
+    OSError: No space left, or an engine could not do its work.
   """
   video_work.silence_decoder()  # the status says what matters
   outputs, look = outputs or Outputs(), look or video_detector.Look()
@@ -106,6 +120,11 @@ def predict(
   outputs.check(of_many=of_many)
   out = None if outputs.out is None else pathlib.Path(outputs.out)
   as_table = out is not None and out.suffix.lower() in answer_table.SUFFIXES
+  if elsewhere and not as_table:
+    raise ValueError(
+      '--engine=beam gathers rows: --out names a file of the form'
+      f' {" or ".join(answer_table.SUFFIXES)}, where all workers see it'
+    )
   if not of_many and not as_table:
     said = detector.predict(named[0], look)
     written = outputs.render(said, detector.card, of_many=False)
@@ -117,7 +136,7 @@ def predict(
       f'--out={out}: the answers to {len(videos)} videos go to a file of the'
       f' form {" or ".join(answer_table.SUFFIXES)}'
     )
-  return _answer_many(detector, videos, out, look, outputs, of_many)
+  return _answer_many(detector, videos, out, look, outputs, of_many, elsewhere)
 
 
 def _answer_many(
@@ -127,45 +146,40 @@ def _answer_many(
   look: video_detector.Look,
   outputs: Outputs,
   of_many: bool,
+  elsewhere: Elsewhere | None,
 ) -> list[str]:
   failures = []
   if out is None:
     for video in videos:
-      said = _answer(detector, video, look)
+      said = archive.answer_one(detector, video, look)
       outputs.render(said, detector.card, of_many=of_many)
       print(answer_table.json_line(said), end='', flush=True)
       failures += _failures([said])
     return failures
-  with answer_table.AnswerTable(out, made_with(detector, look)) as table:
+  made = made_with(detector, look)
+  with answer_table.AnswerTable(out, made) as table:
+    if elsewhere:
+      work = archive.AnswerWork(
+        elsewhere.load,
+        look,
+        functools.partial(outputs.render, of_many=of_many),
+        out.absolute().with_name(f'.{out.name}.{made}'),
+        out.suffix,
+        made,
+      )
+      archive.fill(table, elsewhere.engine, work, videos, detector.refuse)
     for number, video in enumerate(videos, start=1):
-      if _name(video) not in table.finished:
-        said = _answer(detector, video, look)
+      if archive.row_name(video) not in table.finished:
+        said = archive.answer_one(detector, video, look)
         outputs.render(said, detector.card, of_many=of_many)
         table.add(said)
         print(f'{number}/{len(videos)} {_line(said)}', flush=True)
-    statuses = {_name(v): table.finished[_name(v)] for v in videos}
+    statuses = {
+      name: table.finished[name] for name in map(archive.row_name, videos)
+    }
   bad = [name for name, status in statuses.items() if status != 'ok']
   print(f'{len(videos)} videos, {len(bad)} without a score; written to {out}')
   return [f'{name}: {statuses[name]}' for name in bad]
-
-
-def _answer(
-  detector: video_detector.Detector, video: str, look: video_detector.Look
-) -> answer.Answer:
-  """One of many: what would end a single one is a row."""
-  if not file_names.is_text(video):
-    return detector.refuse(
-      _name(video), 'its name is not UTF-8; rename the file'
-    )
-  try:
-    return detector.predict(video, look)
-  except FileNotFoundError:
-    return detector.refuse(video, 'no such video file')
-
-
-def _name(video: str) -> str:
-  """The name of a video in its row."""
-  return video if file_names.is_text(video) else file_names.printable(video)
 
 
 def made_with(
