@@ -17,11 +17,10 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipeline import command_line, pipeline, records
+from data_pipeline import command_line, pipeline, records, sheet
 from data_pipeline.synthesis import blending
 
 _COLUMNS = ('real', 'pseudo-fake', 'mask', 'boundary', 'target', 'cutout')
-_GAP = 4  # px between pictures
 _HEADER = 20  # px
 _FRAMES_PER_SECOND = 4
 _LOOPS = 6
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
       zip(frames, landmarks, strict=True), start=arguments.seed
     )
   ]
-  _write_image(arguments.out, draw_sheet(pairs, arguments.cell))
+  sheet.save(arguments.out, draw_sheet(pairs, arguments.cell))
   if arguments.video:
     _write_video(arguments.video, pairs[0])
   return 0
@@ -62,10 +61,12 @@ def draw_sheet(pairs: list[pipeline.Pair], cell: int) -> np.ndarray:
 
 
 def _draw_pair(pair: pipeline.Pair, cell: int) -> np.ndarray:
-  width = len(_COLUMNS) * (cell + _GAP)
+  width = len(_COLUMNS) * (cell + sheet.GAP)
   header = np.full((_HEADER, width, 3), 255, np.uint8)
   for index, name in enumerate(_COLUMNS):
-    _write_text(header, name, (index * (cell + _GAP) + 2, _HEADER - 6))
+    sheet.write_text(
+      header, name, (index * (cell + sheet.GAP) + 2, _HEADER - 6)
+    )
   margin = int(pair.params.margin)
   largest = float(np.abs(pair.vulnerability_map).max())
   rows = [header]
@@ -78,16 +79,11 @@ def _draw_pair(pair: pipeline.Pair, cell: int) -> np.ndarray:
       _heat(pair.vulnerability_map[t], largest),
       pair.kept,
     ]
-    pictures = [_picture(picture, cell) for picture in pictures]
-    _write_text(
+    pictures = [sheet.picture(picture, cell) for picture in pictures]
+    sheet.write_text(
       pictures[-1], f'{pair.soft_label[t]:.2f}', (4, cell - 6), (200, 0, 0)
     )
-    padding = ((0, _GAP), (0, _GAP), (0, 0))
-    rows.append(
-      np.concatenate(
-        [np.pad(p, padding, constant_values=255) for p in pictures], axis=1
-      )
-    )
+    rows.append(sheet.row(pictures))
   return np.concatenate(rows)
 
 
@@ -105,38 +101,15 @@ def _heat(values, largest):
   )
 
 
-def _picture(image, cell):
-  levels = np.clip(np.rint(255 * np.asarray(image)), 0, 255)
-  levels = levels.astype(np.uint8)
-  if levels.ndim == 2:
-    levels = levels[..., None].repeat(3, axis=-1)
-  small = levels.shape[0] < cell // 2
-  return cv2.resize(
-    levels,
-    (cell, cell),
-    interpolation=cv2.INTER_NEAREST if small else cv2.INTER_AREA,
-  )
-
-
-def _write_text(image, text, position, colour=(0, 0, 0)):
-  cv2.putText(image, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1)
-
-
-def _write_image(path, image):
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  if not cv2.imwrite(path, image[..., ::-1]):
-    raise OSError(f'{path} could not be written; end the name in .png or .jpg')
-
-
 def _write_video(path, pair):
   """Real, pseudo-fake and boundary side by side, forth and back."""
   size = pair.real.shape[1]
   frames = [
     np.concatenate(
       [
-        _picture(pair.real[t], size),
-        _picture(pair.pseudo_fake[t], size),
-        _picture(_crop(pair.boundary[t], int(pair.params.margin)), size),
+        sheet.picture(pair.real[t], size),
+        sheet.picture(pair.pseudo_fake[t], size),
+        sheet.picture(_crop(pair.boundary[t], int(pair.params.margin)), size),
       ],
       axis=1,
     )

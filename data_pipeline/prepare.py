@@ -28,8 +28,10 @@ from data_pipeline import (
   command_line,
   corruptions,
   folder_lock,
+  inspection,
   outcome_report,
   prepared_video,
+  quality_page,
   records,
   stored_videos,
   verify,
@@ -136,6 +138,9 @@ def prepare(
       outcomes,
       earlier,
       keeps=lambda rule: not replace or rule not in rules,
+    )
+    quality_page.write(
+      out / dataset / 'quality.html', outcome_report.read_rows(report), dataset
     )
     for video in named:
       for rule in rules:
@@ -389,15 +394,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     help='of --engine=beam, as runner=FlinkRunner,flink_master=HOST:8081',
   )
   parser.add_argument(
+    '--inspect',
+    type=int,
+    default=0,
+    metavar='N',
+    help='write a sheet of the crops of N videos with their landmarks, '
+    'OUT/DATASET/inspect-RULE.png; without --root of what is prepared already',
+  )
+  parser.add_argument(
     '--verify',
     action='store_true',
     help='prepare nothing; compare the records in --out of --dataset with'
     ' their checksums (exit code 1: some are not as written)',
   )
   args = parser.parse_args(argv)
-  if args.verify and not args.dataset:
-    parser.error('--verify needs --dataset')
-  if not args.verify and not args.root:
+  if args.inspect < 0:
+    parser.error(f'--inspect is {args.inspect}; it is 0 or more')
+  for name in ('verify', 'inspect'):
+    if getattr(args, name) and not args.root and not args.dataset:
+      parser.error(f'--{name} needs --dataset')
+  if not (args.verify or args.inspect or args.root):
     parser.error('the following arguments are required: --root')
   return args
 
@@ -511,6 +527,22 @@ def _list_published(
   return (*(video for video in kept if video.split), *unsplit)
 
 
+def _inspect(
+  args: argparse.Namespace,
+  rules: Sequence[str],
+  dataset: str,
+  console: rich.console.Console,
+) -> None:
+  """Writes a sheet for each rule that the data set has.
+
+  Raises:
+    ValueError: it has none, or a damaged record.
+  """
+  for rule in inspection.stored_rules(args.out, dataset, rules) or rules[:1]:
+    path = inspection.write_sheet(args.out, dataset, rule, args.inspect)
+    console.print(f'crops with landmarks in {path}')
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   command_line.tolerate_encoding()
@@ -525,6 +557,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if args.verify:
       return verify.verify(out, args.dataset, rules, console)
+    if not args.root:
+      _inspect(args, rules, args.dataset, console)
+      return 0
     _check(args)
     settings = _settings(args)
     # Before anything is searched: an engine may not be installed.
@@ -546,6 +581,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       console,
       args.replace,
     )
+    if args.inspect:
+      _inspect(args, rules, videos[0].dataset, console)
   except ValueError as error:
     return command_line.fail(error)
   except ChildProcessError as error:
@@ -568,7 +605,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 130
   _show(outcomes, console)
   folder = out / videos[0].dataset
-  console.print(f'records in {folder}, this table in {folder / "report.csv"}')
+  console.print(
+    f'records in {folder}, this table in {folder / "report.csv"}, how well'
+    f' faces were cut out in {folder / "quality.html"}'
+  )
   if not any(outcome.status == 'kept' for outcome in outcomes):
     return command_line.fail('no video could be kept')
   return 0

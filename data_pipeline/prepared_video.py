@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 
-from data_pipeline import corruptions, records
+from data_pipeline import clip_quality, corruptions, records
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import (
   backends,
@@ -91,6 +91,10 @@ class Outcome:
     num_frames: frames kept.
     detail: one line for people.
     notes: what is odd about the file; it may well be kept nevertheless.
+    num_asked: frames that were looked at for it; 0 where nothing was.
+    face_size: px of the frame (`clip_quality`); 0 where not kept.
+    jitter: px of the crop (`clip_quality`); 0 where unknown.
+    source_digest: first 16 digits of the file's SHA-256; '' where not kept.
   """
 
   video_id: str
@@ -102,6 +106,10 @@ class Outcome:
   num_frames: int = 0
   detail: str = ''
   notes: tuple[str, ...] = ()
+  num_asked: int = 0
+  face_size: float = 0.0
+  jitter: float = 0.0
+  source_digest: str = ''
 
 
 def prepare_video(
@@ -221,7 +229,7 @@ def _prepare_file(
   lost = decoding.missing
   if lost and len(asked) - len(lost) < settings.min_frames:
     return [], skipped('unreadable', next(iter(lost.values())), notes)
-  kept, outcomes = [], []
+  kept, outcomes, digest = [], [], ''
   for rule in rules:
     clip, asked_for = clips[rule], len(chosen[rule])
     if rule == 'dense':
@@ -229,11 +237,21 @@ def _prepare_file(
     detail = f'face in {len(clip.frames)} of {asked_for} frames'
     if len(clip.frames) < settings.min_frames:
       reason = 'too_short' if len(clip.frames) else 'no_face'
-      outcomes += skip(video, [rule], reason, detail, notes)
+      (outcome,) = skip(video, [rule], reason, detail, notes)
+      outcomes.append(dataclasses.replace(outcome, num_asked=asked_for))
       continue
-    kept.append(_record(path, video, clip, stream, settings, backend))
+    digest = digest or footage.digest(path)
+    kept.append(_record(path, video, clip, stream, settings, backend, digest))
     outcomes.append(
-      _outcome(video, rule, 'kept', '', len(clip.frames), detail, notes)
+      dataclasses.replace(
+        _outcome(video, rule, 'kept', '', len(clip.frames), detail, notes),
+        num_asked=asked_for,
+        face_size=round(clip_quality.face_size(clip.boxes), 1),
+        jitter=round(
+          clip_quality.jitter(clip.landmarks, clip.frame_indices), 3
+        ),
+        source_digest=digest[:16],
+      )
     )
   return kept, outcomes
 
@@ -273,10 +291,11 @@ def _record(
   stream: video_lib.VideoStream,
   settings: Settings,
   backend: backend_lib.FaceBackend,
+  digest: str,
 ) -> records.VideoRecord:
   provenance = {
     'source': {
-      'sha256': footage.digest(path),
+      'sha256': digest,
       'stream': dataclasses.asdict(stream),
       'start': video.start,
       'end': video.end,

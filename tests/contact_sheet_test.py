@@ -6,6 +6,7 @@ import cv2
 import pytest
 
 from data_pipeline import contact_sheet
+from data_pipeline import sheet as sheet_lib
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'tiny.py')
 
@@ -30,10 +31,10 @@ def run(data_root, tmp_path_factory):
 
 def test_the_sheet_has_six_pictures_a_frame_and_two_pairs(run):
   sheet = cv2.imread(str(run / 'pairs' / 'sheet.png'))
-  pair = contact_sheet._HEADER + 4 * (48 + contact_sheet._GAP)
-  assert sheet.shape == (2 * pair, 6 * (48 + contact_sheet._GAP), 3)
+  pair = contact_sheet._HEADER + 4 * (48 + sheet_lib.GAP)
+  assert sheet.shape == (2 * pair, 6 * (48 + sheet_lib.GAP), 3)
   # Below the header: faces, mask and boundary each show something.
-  step = 48 + contact_sheet._GAP
+  step = 48 + sheet_lib.GAP
   for column in range(4):
     picture = sheet[contact_sheet._HEADER :][:48, column * step :][:, :48]
     assert picture.std() > 5

@@ -74,6 +74,31 @@ def test_the_command_says_per_file_what_was_kept_and_why_not(run):
   }
 
 
+def test_the_command_leaves_a_page_of_how_well_faces_were_cut_out(run):
+  _, out, _ = run
+  report = _report(out)
+  face = report['face', 'consecutive']
+  assert (face['num_asked'], len(face['source_digest'])) == ('12', 16)
+  assert 30 < float(face['face_size']) < 70
+  assert 0 < float(face['jitter']) < 20
+  assert report['bars', 'uniform']['num_asked'] == '6'
+  page = (out / 'mine' / 'quality.html').read_text()
+  assert '1 no_face, 1 too_short, 1 unreadable' in page
+
+
+def test_a_sheet_of_crops_is_drawn_with_or_without_preparing(run, capsys):
+  _, out, _ = run
+  code = prepare.main(f'--inspect=2 --out={out} --dataset=mine'.split())
+  assert code == 0
+  assert 'inspect-uniform.png' in capsys.readouterr().err
+  for rule in ('consecutive', 'uniform'):
+    sheet = cv2.imread(str(out / 'mine' / f'inspect-{rule}.png'))
+    assert sheet is not None and len(sheet) == 2 * (18 + 148)
+  code = prepare.main(f'--inspect=2 --out={out} --dataset=absent'.split())
+  assert code == 2
+  assert 'no prepared dataset' in capsys.readouterr().err
+
+
 def test_kept_videos_are_records_in_their_splits(run):
   _, out, _ = run
   for rule in ('consecutive', 'uniform'):

@@ -1,0 +1,252 @@
+"""report.csv -> a page that says how well a data set was cut out.
+
+What enters: the lines of `outcome_report`. What leaves: one HTML file without
+scripts or links to elsewhere: per rule, split and class how many videos were
+kept, in what share of the frames the face was found, its size, how far the
+landmarks tremble and which frames were dropped; the distributions of real and
+fake beside each other, for a detector may learn what differs; the videos worth
+a look; and files that are in the data set twice.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import html
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from data_pipeline.sources import file_names
+
+Row = Mapping[str, str]
+
+_WORST = 12  # videos that are named
+_BINS = 24
+_STRETCH = re.compile(r'#\d+-\d*$')
+_COLOURS = {'real': '#0072b2', 'fake': '#d55e00'}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em;
+  padding: 0 1em; color: #222; background: #fff }
+table { border-collapse: collapse; margin: .5em 0 1.5em }
+th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
+figure { display: inline-block; margin: 0 1em 1em 0 }
+figcaption { font-size: 13px }
+.real { color: #0072b2 } .fake { color: #d55e00 }
+"""
+
+
+def write(path: str | os.PathLike, rows: Sequence[Row], dataset: str) -> None:
+  """Writes the page, whole or not at all."""
+  path = pathlib.Path(path)
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(make(rows, dataset), encoding='utf-8')
+  partial.replace(path)
+
+
+def make(rows: Sequence[Row], dataset: str) -> str:
+  """The page as text."""
+  rules = list(dict.fromkeys(row['rule'] for row in rows))
+  body = [f'<h1>{_text(dataset)}: how well faces were cut out</h1>']
+  body.append(_duplicates(rows))
+  for rule in rules:
+    of_rule = [row for row in rows if row['rule'] == rule]
+    body += [
+      f'<h2>{_text(rule)}</h2>',
+      _table(of_rule),
+      _plots(of_rule),
+      _worst(of_rule),
+    ]
+  return (
+    '<!doctype html>\n<html lang="en"><meta charset="utf-8">\n'
+    f'<title>{_text(dataset)}: quality</title>\n<style>{_STYLE}</style>\n'
+    + '\n'.join(body)
+    + '\n</html>\n'
+  )
+
+
+def duplicates(rows: Iterable[Row]) -> list[list[tuple[str, str]]]:
+  """Files of the same bytes: (name, split) of each, a list a file.
+
+  Stretches of one file are not meant.
+  """
+  found: dict[str, dict[str, set[str]]] = {}
+  for row in rows:
+    if row['source_digest'] and row['status'] == 'kept':
+      name = _STRETCH.sub('', row['video_id'])
+      of_file = found.setdefault(row['source_digest'], {})
+      of_file.setdefault(name, set()).add(row['split'])
+  return [
+    [(name, ', '.join(sorted(splits))) for name, splits in names.items()]
+    for names in found.values()
+    if len(names) > 1
+  ]
+
+
+def _duplicates(rows: Sequence[Row]) -> str:
+  groups = duplicates(rows)
+  if not groups:
+    return '<p>No two files are the same.</p>'
+  across = sum(len({split for _, split in group}) > 1 for group in groups)
+  said = f'{len(groups)} files are there more than once'
+  if across:
+    said += (
+      f', {across} of them in more than one split: figures on the later one are'
+      ' too good'
+    )
+  lines = [
+    '<li>' + '; '.join(f'{_text(name)} ({split})' for name, split in group)
+    for group in groups[:_WORST]
+  ]
+  if len(groups) > _WORST:
+    lines.append(f'<li>and {len(groups) - _WORST} more')
+  return f'<p><b>{said}.</b></p><ul>{"".join(lines)}</ul>'
+
+
+def _table(rows: Sequence[Row]) -> str:
+  head = (
+    'split, class', 'videos', 'kept', 'frames kept', 'frames dropped',
+    'face found in', 'face size, px', 'jitter, px', 'skipped',
+  )  # fmt: skip
+  lines = [''.join(f'<th>{name}</th>' for name in head)]
+  keys = list(dict.fromkeys((row['split'], row['label']) for row in rows))
+  for split, label in keys:
+    part = [r for r in rows if (r['split'], r['label']) == (split, label)]
+    kept = [r for r in part if r['status'] == 'kept']
+    asked = [r for r in part if _number(r, 'num_asked')]
+    num_asked = sum(_number(r, 'num_asked') for r in asked)
+    num_found = sum(_number(r, 'num_frames') for r in asked)
+    reasons: dict[str, int] = {}
+    for row in part:
+      if row['status'] != 'kept':
+        reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
+    cells = (
+      f'{split} <span class="{_text(label)}">{_text(label)}</span>',
+      len(part),
+      len(kept),
+      round(sum(_number(r, 'num_frames') for r in kept)),
+      round(num_asked - num_found),
+      f'{100 * num_found / num_asked:.1f} %' if num_asked else '',
+      _spread(_values(kept, 'face_size'), '.0f'),
+      _spread(_values(kept, 'jitter'), '.2f'),
+      ', '.join(f'{count} {_text(name)}' for name, count in reasons.items()),
+    )
+    lines.append(''.join(f'<td>{cell}</td>' for cell in cells))
+  return (
+    f'<table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table>'
+    '<p>Size and jitter: median, and the range of nine tenths of the videos.'
+    ' Jitter is how far a landmark stands off the line between the frames'
+    ' around it, px of the 256 px crop; frames spread over a video have none.'
+    '</p>'
+  )
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+  if not values:
+    return ''
+  low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+  return f'{middle:{form}} ({low:{form}} to {high:{form}})'
+
+
+_SHARE = 'face found in, share of frames'
+_FIGURES: dict[str, Callable[[Row], float | None]] = {
+  _SHARE: lambda row: _share(row),
+  'face size, px': lambda row: _number(row, 'face_size') or None,
+  'jitter, px': lambda row: _number(row, 'jitter') or None,
+}
+
+
+def _plots(rows: Sequence[Row]) -> str:
+  """Histograms of the kept videos, real and fake in one."""
+  figures = []
+  for title, figure in _FIGURES.items():
+    values = {
+      label: [
+        value
+        for row in rows
+        if row['label'] == label and row['status'] == 'kept'
+        if (value := figure(row)) is not None
+      ]
+      for label in _COLOURS
+    }
+    if any(values.values()):
+      figures.append(_histogram(title, values))
+  return ''.join(figures)
+
+
+def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
+  everything = [value for of in values.values() for value in of]
+  low, high = min(everything), max(everything)
+  if title == _SHARE:
+    low, high = 0.0, 1.0
+  if high <= low:
+    low, high = low - 0.5, high + 0.5
+  width, height = 260, 90
+  parts = []
+  for label, of in values.items():
+    if not of:
+      continue
+    counts, _ = np.histogram(of, _BINS, (low, high))
+    shares = counts / counts.max()
+    steps = []
+    for place, share in enumerate(shares.tolist()):
+      x, y = place * width / _BINS, height * (1 - share)
+      steps.append(f'{x:.1f},{y:.1f} {x + width / _BINS:.1f},{y:.1f}')
+    parts.append(
+      f'<polyline points="0,{height} {" ".join(steps)} {width},{height}" '
+      f'fill="{_COLOURS[label]}" fill-opacity=".15" '
+      f'stroke="{_COLOURS[label]}"/>'
+    )
+  names = ', '.join(
+    f'<span class="{label}">{len(of)} {label}</span>'
+    for label, of in values.items()
+    if of
+  )
+  return (
+    f'<figure><svg width="{width}" height="{height + 16}" role="img" '
+    f'aria-label="{_text(title)}">{"".join(parts)}'
+    f'<text y="{height + 13}" font-size="11">{low:.3g}</text>'
+    f'<text x="{width}" y="{height + 13}" font-size="11" text-anchor="end">'
+    f'{high:.3g}</text></svg>'
+    f'<figcaption>{_text(title)}: {names}</figcaption></figure>'
+  )
+
+
+def _worst(rows: Sequence[Row]) -> str:
+  """Names the videos in which least was found, or most trembles."""
+  kept = [row for row in rows if row['status'] == 'kept']
+  lists = []
+  for title, figure, least in (
+    ('Face found least often', _share, True),
+    ('Smallest faces', _FIGURES['face size, px'], True),
+    ('Most jitter', _FIGURES['jitter, px'], False),
+  ):
+    known = [(value, r) for r in kept if (value := figure(r)) is not None]
+    known.sort(key=lambda pair: pair[0], reverse=not least)
+    lines = [
+      f'<tr><td>{_text(row["video_id"])}</td><td>{row["split"]}</td>'
+      f'<td>{value:.3g}</td></tr>'
+      for value, row in known[:_WORST]
+      if title != 'Face found least often' or value < 1
+    ]
+    if lines:
+      lists.append(f'<h3>{title}</h3><table>{"".join(lines)}</table>')
+  return ''.join(lists)
+
+
+def _share(row: Row) -> float | None:
+  asked = _number(row, 'num_asked')
+  return _number(row, 'num_frames') / asked if asked else None
+
+
+def _values(rows: Iterable[Row], name: str) -> list[float]:
+  return [value for row in rows if (value := _number(row, name))]
+
+
+def _number(row: Row, name: str) -> float:
+  """A figure of a line; 0 where an older command did not write it."""
+  return float(row.get(name) or 0)
+
+
+def _text(text: str) -> str:
+  return html.escape(file_names.printable(text))
