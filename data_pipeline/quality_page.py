@@ -23,6 +23,7 @@ Row = Mapping[str, str]
 _WORST = 12  # videos that are named
 _BINS = 24
 _STRETCH = re.compile(r'#\d+-\d*$')
+_SPLITS = {'train': 0, 'val': 1, 'test': 2}
 _COLOURS = {'real': '#0072b2', 'fake': '#d55e00'}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em;
@@ -88,11 +89,11 @@ def _duplicates(rows: Sequence[Row]) -> str:
   if not groups:
     return '<p>No two files are the same.</p>'
   across = sum(len({split for _, split in group}) > 1 for group in groups)
-  said = f'{len(groups)} files are there more than once'
+  said = f'Files that are there more than once: {len(groups)}'
   if across:
     said += (
-      f', {across} of them in more than one split: figures on the later one are'
-      ' too good'
+      '; in more than one split, so that figures on the later one are too'
+      f' good: {across}'
     )
   lines = [
     '<li>' + '; '.join(f'{_text(name)} ({split})' for name, split in group)
@@ -109,7 +110,10 @@ def _table(rows: Sequence[Row]) -> str:
     'face found in', 'face size, px', 'jitter, px', 'skipped',
   )  # fmt: skip
   lines = [''.join(f'<th>{name}</th>' for name in head)]
-  keys = list(dict.fromkeys((row['split'], row['label']) for row in rows))
+  keys = sorted(
+    {(row['split'], row['label']) for row in rows},
+    key=lambda key: (_SPLITS.get(key[0], len(_SPLITS)), key[1] != 'real'),
+  )
   for split, label in keys:
     part = [r for r in rows if (r['split'], r['label']) == (split, label)]
     kept = [r for r in part if r['status'] == 'kept']

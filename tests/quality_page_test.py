@@ -54,6 +54,7 @@ def test_the_table_counts_frames_and_reasons_by_split_and_class():
     '1.00 (0.55 to 1.45)',
     '1 no_face, 1 unreadable',
   ]
+  assert page.index('"real">real') < page.index('"fake">fake')
   assert cells(page, 'val fake')[1:6] == ['1', '1', '32', '0', '100.0 %']
   assert '2 real' in page and '1 fake' in page  # below the plots
 
@@ -71,7 +72,7 @@ def test_files_that_are_there_twice_are_named_with_their_splits():
     [('a.mp4', 'train'), ('copy.mp4', 'val')]
   ]
   page = quality_page.make(rows, 'mine')
-  assert '1 files are there more than once, 1 of them in more than one' in page
+  assert 'there more than once: 1; in more than one split,' in page
   assert 'a.mp4 (train); copy.mp4 (val)' in page
 
 

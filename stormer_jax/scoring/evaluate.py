@@ -175,6 +175,10 @@ def evaluate(
   detector = detector_lib.load_detector(
     pathlib.Path(workdir), options.checkpoint
   )
+  found_by = detector_lib.load_face_backend(pathlib.Path(workdir))
+  for (dataset, split, _), records in zip(names, splits, strict=True):
+    if warning := other_backend(found_by, records):
+      logging.warning('%s:%s: %s', dataset, split, warning)
   out = pathlib.Path(workdir) / 'eval' if out is None else pathlib.Path(out)
   suffix = '-pseudo_fakes' if options.pseudo_fakes else ''
   results: list[report.Scores] = []
@@ -258,6 +262,23 @@ def _real_rows(
     for row in found.rows
     if not row.label
   ]
+
+
+def other_backend(found_by: str, records: records_lib.Records) -> str:
+  """Says where faces were cut out otherwise than those of the run; else ''.
+
+  Args:
+    found_by: full name of what found the faces of the run; '' if unknown.
+    records: to be scored.
+  """
+  others = sorted(records.backends() - {found_by})
+  if not found_by or not others:
+    return ''
+  return (
+    f'its faces were found by {" and ".join(others)}, those that the run'
+    f' learned from by {found_by}: crops differ, and so may the figures;'
+    ' prepare it with the backend of the run'
+  )
 
 
 def measuring(options: EvalConfig) -> dict[str, Any]:

@@ -110,6 +110,18 @@ def test_dense_clips_of_another_length_are_refused(detector, tmp_path):
     _score(detector, tmp_path, frame_rule='dense')
 
 
+def test_a_data_set_cut_out_by_another_backend_than_the_run_is_told(tmp_path):
+  video = dataclasses.replace(
+    make_record('odd', 6), provenance='{"backend": "centerface+dlib-1"}'
+  )
+  record_writer.write_records(tmp_path, 'faces', 'uniform', {'test': [video]})
+  stored = records_lib.open_records(tmp_path, 'faces', 'uniform', 'test')
+  warning = evaluate.other_backend('centerface+facemesh_v2', stored)
+  assert warning.startswith('its faces were found by centerface+dlib-1, those')
+  assert not evaluate.other_backend('centerface+dlib-1', stored)
+  assert not evaluate.other_backend('', stored)
+
+
 def test_an_unknown_frame_rule_is_an_error(detector):
   with pytest.raises(ValueError, match='choose one of'):
     _options(detector.config, frame_rule='first')
