@@ -45,7 +45,6 @@ def main() -> None:
   config = ffpp_c23.get_config()
   config.data.batch_size = arguments.pairs
   config.model.remat = arguments.remat
-  config.model.scan_layers = not arguments.unrolled
   devices, compiler = plan.devices_of(arguments.kind, arguments.devices)
   if 'TPU' not in compiler:
     raise SystemExit(
@@ -57,7 +56,9 @@ def main() -> None:
   if arguments.what == 'pairs':
     lowered = _lower_pairs(config, mesh)
   else:
-    state, batch, step = plan.training_step(config, mesh)
+    state, batch, step = plan.training_step(
+      config, mesh, scan_layers=not arguments.unrolled
+    )
     lowered = step.lower(state, batch)
   start = time.monotonic()
   program = lowered.compile()

@@ -244,11 +244,13 @@ def devices_of(
   return devices[:num_devices], 'XLA for CPU'
 
 
-def training_step(config: config_dict.ConfigDict, mesh: Mesh):
+def training_step(
+  config: config_dict.ConfigDict, mesh: Mesh, *, scan_layers: bool = True
+):
   """Abstract state and batch, where they lie, and the jitted step."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    config.model.update(scan_layers=True, attention='xla')
+    config.model.update(scan_layers=scan_layers, attention='xla')
   graphdef, init_weights = steps.make_model(config)
   tx = steps.make_optimizer(config, steps_per_epoch=1)
   init = functools.partial(
