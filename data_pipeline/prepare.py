@@ -325,7 +325,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     default=[],
     metavar='FILE',
     help='of --backend: a predictor of dlib (.dat, 68 or 81 points), an SCRFD '
-    '(.onnx); for scrfd+dlib twice, in this order',
+    'or RetinaFace (.onnx); for scrfd+dlib twice, in this order',
   )
   parser.add_argument(
     '--track',

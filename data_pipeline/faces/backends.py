@@ -3,7 +3,9 @@
   embedded       CenterFace and the face mesh, which come with the package
   dlib           CenterFace; landmarks by dlib with the user's predictor
   scrfd          boxes by the user's SCRFD; landmarks by the face mesh
+  retinaface     boxes by the user's RetinaFace; landmarks by the face mesh
   scrfd+dlib     both, their files in this order
+  retinaface+dlib    likewise: what the released code's preprocessing does
 
 A model's file is the user's, and is never downloaded. The name of an open
 backend holds the first digits of its files' SHA-256, so that records say what
@@ -16,13 +18,17 @@ import functools
 import os
 
 from data_pipeline.faces import backend as backend_lib
-from data_pipeline.faces import dlib_points, embedded, scrfd
+from data_pipeline.faces import dlib_points, embedded, retinaface, scrfd
 
-NAMES = ('embedded', 'dlib', 'scrfd', 'scrfd+dlib')
+NAMES = (
+  *('embedded', 'dlib', 'scrfd', 'retinaface'),
+  *('scrfd+dlib', 'retinaface+dlib'),
+)
 # The parts of a name that need a file, and what kind of file that is.
 _FILES = {
   'dlib': 'a shape predictor of dlib, .dat',
   'scrfd': 'an SCRFD with five points, .onnx',
+  'retinaface': 'a RetinaFace, .onnx',
 }
 
 
@@ -67,8 +73,9 @@ class Choice:
       part: f'{part}-{backend_lib.file_digest(file)}'
       for part, file in parts.items()
     }
-    boxes = digests.get('scrfd', embedded.CenterFace.name)
-    return f'{boxes}+{digests.get("dlib", embedded.FaceMesh.name)}'
+    boxes = [name for part, name in digests.items() if part != 'dlib']
+    points = digests.get('dlib', embedded.FaceMesh.name)
+    return f'{boxes[0] if boxes else embedded.CenterFace.name}+{points}'
 
 
 @functools.cache
@@ -82,12 +89,15 @@ def open_backend(choice: Choice) -> backend_lib.FaceBackend:
   parts = dict(zip(choice.name.split('+'), choice.files, strict=False))
   if not parts:
     return embedded.EmbeddedBackend()
-  return backend_lib.JoinedBackend(
-    scrfd.Scrfd(parts['scrfd']) if 'scrfd' in parts else embedded.CenterFace(),
-    dlib_points.DlibPoints(parts['dlib'])
-    if 'dlib' in parts
-    else embedded.FaceMesh(),
-  )
+  boxes: backend_lib.BoxFinder = embedded.CenterFace()
+  points: backend_lib.PointFinder = embedded.FaceMesh()
+  if 'scrfd' in parts:
+    boxes = scrfd.Scrfd(parts['scrfd'])
+  if 'retinaface' in parts:
+    boxes = retinaface.RetinaFace(parts['retinaface'])
+  if 'dlib' in parts:
+    points = dlib_points.DlibPoints(parts['dlib'])
+  return backend_lib.JoinedBackend(boxes, points)
 
 
 def choose_again(

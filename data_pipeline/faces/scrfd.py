@@ -10,13 +10,12 @@ forehead to chin (the convention of WIDER FACE) and five points.
 
 from collections.abc import Sequence
 
-import cv2
 from jaxtyping import UInt8
 import numpy as np
 
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import boxes as boxes_lib
-from data_pipeline.faces import onnx_model
+from data_pipeline.faces import canvas, onnx_model
 
 _STRIDES = (8, 16, 32)
 _WIDTHS = {'scores': 1, 'distances': 4, 'points': 10}
@@ -68,20 +67,13 @@ class Scrfd:
 
   def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> backend_lib.Faces:
     """Finds all faces of a frame, best first."""
-    height, width = frame.shape[:2]
-    scale = min(self._size[0] / width, self._size[1] / height)
-    size = [max(1, round(side * scale)) for side in (width, height)]
-    canvas = np.zeros((self._size[1], self._size[0], 3), np.uint8)
-    canvas[: size[1], : size[0]] = cv2.resize(
-      frame, size, interpolation=cv2.INTER_LINEAR
-    )
-    image = (canvas.astype(np.float32) - 127.5) / 128
+    picture, to_frame = canvas.fit(frame, self._size)
+    image = (picture.astype(np.float32) - 127.5) / 128
     outputs = self._session.run(
       None, {self._input: image.transpose(2, 0, 1)[None]}
     )
     scores, boxes, points = self._decode(outputs)
     kept = boxes_lib.suppress(boxes, scores, _MAX_OVERLAP)
-    to_frame = np.array([width, height]) / size
     return backend_lib.Faces(
       boxes=(boxes[kept] * np.tile(to_frame, 2)).astype(np.float32),
       keypoints=(points[kept] * to_frame).astype(np.float32),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.faces import backends, embedded
-from tests.faces import scrfd_test
+from tests.faces import retinaface_test, scrfd_test
 
 
 @pytest.fixture
@@ -59,6 +59,24 @@ def test_boxes_of_one_and_landmarks_of_another_are_one_backend(tmp_path):
     own.landmarks(portrait, box, points),
     atol=0.3,
   )
+
+
+def test_every_name_opens_by_its_own_full_name(tmp_path, scrfd_file):
+  retina = handmade_onnx.write_constants(
+    tmp_path / 'retina.onnx', retinaface_test.make_outputs()
+  )
+  choice = backends.Choice('retinaface', (str(retina),))
+  backend = backends.open_backend(choice)
+  assert backend.name == choice.full_name
+  assert backend.name.startswith('retinaface-')
+  # Without dlib the names alone: they lead back to their files in any order.
+  for name, first in (('scrfd+dlib', scrfd_file), ('retinaface+dlib', retina)):
+    predictor = tmp_path / 'points.dat'
+    predictor.write_bytes(b'points')
+    files = (str(first), str(predictor))
+    choice = backends.Choice(name, files)
+    again = backends.choose_again(choice.full_name, files[::-1])
+    assert again == choice
 
 
 @pytest.mark.parametrize(
