@@ -48,9 +48,8 @@ class Video:
     group: videos that are compared with each other alone; '' where all are.
     pair: path of the real video that a fake was made from; '' where unknown.
     is_crop: whether its frames are cut-out faces already.
-    landmarks: folder of the landmarks that came with such frames, relative to
-      the root: an 81 x 2 array a frame, .npy, named like the image; '' where
-      they have to be placed.
+    landmarks: where the landmarks lie that came with such frames, relative to
+      the root (`faces.given_landmarks`); '' where they have to be placed.
   """
 
   path: str

@@ -5,6 +5,7 @@ crops that FakeSTormer's own preprocessing leaves (METHOD 1.1).
 """
 
 import functools
+from typing import NamedTuple
 
 from data_pipeline.sources import catalogue
 from data_pipeline.sources import source as source_lib
@@ -77,20 +78,23 @@ def list_fakestormer(tree: tree_lib.Tree) -> list[catalogue.Video]:
   """Lists crops as FakeSTormer's own preprocessing writes them.
 
   ROOT/{train,val,test}/{frames,videos}/TYPE/VIDEO/000.png. The label is told by
-  TYPE, or by its landmark JSON files where they lie beside.
+  TYPE, or by its landmark JSON files where they lie beside; their landmarks
+  (orig_lms, those that it trains on) come with the images.
 
   Raises:
     ValueError: another tree.
   """
-  labels = _labels_of_json(tree)
+  told = _told_by_json(tree)
   videos = []
   for split in catalogue.SPLITS:
     for mode in ('frames', 'videos'):
       folder = f'{split}/{mode}'
       for path in tree.sequences(folder):
         kind, _, name = path.removeprefix(f'{folder}/').partition('/')
-        label = labels.get(f'{kind}/{name}')
-        if label is None:
+        entry = told.get(f'{kind}/{name}')
+        if entry is not None:
+          label = entry.label
+        else:
           label = int(not any(w in kind.lower() for w in _REAL_WORDS))
         videos.append(
           source_lib.video(
@@ -99,6 +103,7 @@ def list_fakestormer(tree: tree_lib.Tree) -> list[catalogue.Video]:
             split=split,
             method=kind if label else '',
             is_crop=True,
+            landmarks=entry.landmarks if entry else '',
           )
         )
   if not videos:
@@ -109,17 +114,37 @@ def list_fakestormer(tree: tree_lib.Tree) -> list[catalogue.Video]:
   return videos
 
 
-def _labels_of_json(tree: tree_lib.Tree) -> dict[str, int]:
-  """Labels by TYPE/VIDEO; the paths inside begin on another machine."""
-  labels = {}
+class _Told(NamedTuple):
+  """What its JSON files say of a video."""
+
+  label: int
+  landmarks: str  # the file that holds them, or ''
+
+
+def _told_by_json(tree: tree_lib.Tree) -> dict[str, _Told]:
+  """By TYPE/VIDEO; the paths inside begin on another machine."""
+  told: dict[str, _Told] = {}
   for path in tree.below('', ('.json',)):
-    content = source_lib.read_json(tree, path, 'it holds the landmarks')
+    content = source_lib.read_json(tree, path, 'it holds the landmarks', _slim)
     entries = content.get('data', []) if isinstance(content, dict) else []
     for entry in entries:
       parts = str(entry.get('image_path', '')).replace('\\', '/').split('/')
       if len(parts) >= 3 and str(entry.get('label')) in ('0', '1'):
-        labels['/'.join(parts[-3:-1])] = int(entry['label'])
-  return labels
+        name = '/'.join(parts[-3:-1])
+        before = told.get(name, _Told(0, ''))
+        told[name] = _Told(
+          int(entry['label']),
+          path if entry.get('orig_lms') else before.landmarks,
+        )
+  return told
+
+
+def _slim(item: dict) -> dict:
+  """Keeps whether there are landmarks, not the 81 of every frame."""
+  return {
+    name: bool(value) if name.endswith('_lms') else value
+    for name, value in item.items()
+  }
 
 
 _DF40 = functools.partial(
@@ -162,6 +187,8 @@ SOURCES = {
     traps=(
       'Paths in its JSON begin with a folder of another machine.',
       'Crops of DFDC lie in frames/0 and frames/1.',
+      'Its landmarks (orig_lms) are taken where its JSON files lie in the same '
+      'tree; a frame without any is then left out.',
     ),
     list_videos=list_fakestormer,
   ),

@@ -89,15 +89,26 @@ def read_lines(tree: tree_lib.Tree, path: str, why: str) -> list[str]:
   ]
 
 
-def read_json(tree: tree_lib.Tree, path: str, why: str) -> Any:
+def read_json(
+  tree: tree_lib.Tree,
+  path: str,
+  why: str,
+  hook: Callable[[dict], Any] | None = None,
+) -> Any:
   """Reads a JSON file that belongs to a data set.
+
+  Args:
+    tree: of the data set.
+    path: in it.
+    why: what it is needed for.
+    hook: what to keep of each object as it is read, where all would be much.
 
   Raises:
     ValueError: it is not there or damaged.
   """
   text = _text(tree, path, why)
   try:
-    return json.loads(text)
+    return json.loads(text, object_hook=hook)
   except ValueError as error:
     raise ValueError(f'{tree.root / path}: not JSON ({error})') from error
 

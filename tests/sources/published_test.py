@@ -325,9 +325,16 @@ def test_labels_of_the_originals_crops_come_from_its_json(tmp_path):
     {'image_path': '/elsewhere/test/frames/1/a/000.png', 'label': 1},
     {'image_path': '/elsewhere/test/frames/0/b/000.png', 'label': 0},
   ]
+  entries[0]['orig_lms'] = [[1, 2]] * 81
   plant(tmp_path, 'test.json', content=json.dumps({'data': entries}))
   found = listed('fakestormer', tmp_path)
   assert [found[k][0] for k in sorted(found)] == [0, 1, 0]
+  videos = published.list_published('fakestormer', tmp_path, 'd')
+  assert {v.path: v.landmarks for v in videos} == {
+    'test/frames/0/b': '',
+    'test/frames/1/a': 'test.json',
+    'train/videos/Original/c': '',
+  }
 
 
 @pytest.mark.parametrize('name', published.SOURCES)
