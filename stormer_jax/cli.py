@@ -36,7 +36,7 @@ COMMANDS = {
     'FILE... [--html=PAGE] [--out=FILE]',
     (
       *('video', 'workdir', 'out', 'html', 'mp4', 'every', 'max_frames'),
-      'config',
+      *('faces', 'backend', 'face_model', 'config', 'compilation_cache'),
     ),
   ),
   'app': Command(
@@ -44,7 +44,8 @@ COMMANDS = {
     '[--port=8787]',
     (
       *('workdir', 'host', 'port', 'most_mib', 'most_seconds', 'most_waiting'),
-      *('keep_minutes', 'every', 'max_frames', 'config'),
+      *('keep_minutes', 'every', 'max_frames', 'faces', 'backend'),
+      *('face_model', 'config', 'compilation_cache'),
     ),
   ),
   'check': Command(
@@ -78,7 +79,7 @@ COMMANDS = {
     '--workdir=RUN --data_root=DATA --config.eval.datasets="(\'NAME:test\',)"',
     (
       *('workdir', 'data_root', 'out', 'config', 'corrupt', 'distributed'),
-      *('data_cache', 'data_cache_gib'),
+      *('compilation_cache', 'data_cache', 'data_cache_gib'),
     ),
   ),
   'calibrate': Command(

@@ -122,7 +122,7 @@ def intervals(
   left = 24.0 + 6.5 * max(map(len, names))
   height = _TOP + row * len(names)
   parts = []
-  for tick in np.linspace(low, 1, 6):
+  for tick in _ticks(low):
     x = left + _SIDE * (tick - low) / (1 - low)
     parts.append(
       f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{height}"'
@@ -177,7 +177,7 @@ def by_level(
     _axes(
       'level of damage',
       title,
-      y_range=(100 * low, 100.0),
+      y_names={(t - low) / (1 - low): f'{100 * t:.0f}' for t in _ticks(low)},
       x_names={
         _share(i, most): str(i) if i else 'none' for i in range(most + 1)
       },
@@ -206,6 +206,12 @@ def by_level(
   return _svg(parts, _legend(list(curves)), title)
 
 
+def _ticks(low: float) -> list[float]:
+  """Round shares from `low`, a tenth of them, to 1."""
+  step = 1 if low >= 0.5 else 2
+  return [i / 10 for i in range(10, round(10 * low) - 1, -step)]
+
+
 def _share(level: int, most: int) -> float:
   """Where a level lies on the axis, with room at both sides."""
   return 0.08 + 0.84 * level / max(most, 1)
@@ -217,6 +223,7 @@ def _axes(
   x_range: tuple[float, float] = (0.0, 1.0),
   y_range: tuple[float, float] = (0.0, 1.0),
   x_names: Mapping[float, str] | None = None,
+  y_names: Mapping[float, str] | None = None,
 ) -> str:
   parts = [
     f'<rect x="{_LEFT}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}"'
@@ -227,14 +234,18 @@ def _axes(
     share: f'{x_range[0] + (x_range[1] - x_range[0]) * share:.3g}'
     for share in shares
   }
+  beside = y_names or {
+    share: f'{y_range[0] + (y_range[1] - y_range[0]) * share:.2g}'
+    for share in shares
+  }
   parts += [
     _label(_x(share), _TOP + _SIDE + 16, name, 'middle')
     for share, name in below.items()
   ]
-  for share in shares:
-    y = y_range[0] + (y_range[1] - y_range[0]) * share
-    shown = f'{y:.3g}' if y_range[1] > 1 else f'{y:.2g}'
-    parts.append(_label(_LEFT - 6, _y(share) + 4, shown, 'end'))
+  parts += [
+    _label(_LEFT - 6, _y(share) + 4, name, 'end')
+    for share, name in beside.items()
+  ]
   middle = _TOP + _SIDE / 2
   parts.append(
     _label(_LEFT + _SIDE / 2, _TOP + _SIDE + 34, x_title, 'middle')

@@ -19,7 +19,7 @@ _NAME = re.compile(
   r'(?P<name>[^:]+)-(?P<kind>[a-z0-9]+)-(?P<level>[1-5])(?P<split>:.*)?'
 )
 # What is tabulated, where there is such a row: figure of a part.
-_PARTS = {'all': 'AUC', 'mean': 'mean of the AUCs of the groups'}
+_PARTS = {'all': 'AUC of all videos', 'mean': 'AUC, mean of the groups'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def make_tables(rows: Sequence[measurement.Row]) -> list[tables.Table]:
     of = 'crops' if of_crops else 'videos'
     made.append(
       tables.Table(
-        f'Robustness: {base}, {system}, {_PARTS[part]}, damaged {of}',
+        f'Robustness: {base}, {system}, damaged {of}: {_PARTS[part]}',
         ('damage', 'none', *(f'level {i}' for i in _LEVELS[1:])),
         tuple(
           (curve.kind, *(_shown(curve, level) for level in _LEVELS))
@@ -146,8 +146,8 @@ def make_plots(rows: Sequence[measurement.Row]) -> list[tuple[str, str]]:
   """(Title, SVG) of each table's curves."""
   return [
     (
-      f'{_PARTS[part]} under damage: {base}, {system},'
-      f' {"crops" if of_crops else "videos"}',
+      f'{base}, {system}, damaged {"crops" if of_crops else "videos"}:'
+      f' {_PARTS[part]}',
       plots.by_level({c.kind: _estimates(c) for c in own}, 'AUC, %'),
     )
     for (system, base, of_crops, part), own in _by_table(curves(rows)).items()

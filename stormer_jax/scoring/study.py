@@ -40,7 +40,9 @@ _STYLE = (
   'body{font:16px/1.5 sans-serif;max-width:70rem;margin:auto;padding:1rem}'
   '.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}'
   'th,td{text-align:left;padding:.25rem .75rem;border-bottom:1px solid #8886}'
-  'figure{display:inline-block;margin:1rem 1rem 0 0;max-width:100%}'
+  'td.estimate{white-space:nowrap}'
+  'figure{display:inline-block;margin:1rem 1rem 0 0;max-width:100%;'
+  'vertical-align:top}'
   'svg{max-width:100%;height:auto}'
 )
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import dataclasses
 import html
 import math
+import re
 
 from stormer_jax.scoring import bootstrap
 
 _AS_FRACTION = ('brier', 'ece')  # the others are shown in %
+_ESTIMATE = re.compile(r'[-+.\d]+ \([-+.\d]+ to [-+.\d]+\)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,7 @@ def to_html(table: Table) -> str:
   """Returns an HTML section with the table in it."""
   header = ''.join(f'<th>{html.escape(cell)}</th>' for cell in table.header)
   rows = ''.join(
-    '<tr>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row) + '</tr>'
-    for row in table.rows
+    '<tr>' + ''.join(map(_html_cell, row)) + '</tr>' for row in table.rows
   )
   note = f'<p>{html.escape(table.note)}</p>' if table.note else ''
   return (
@@ -73,6 +74,12 @@ def to_html(table: Table) -> str:
     f'<div class="wide"><table><thead><tr>{header}</tr></thead>'
     f'<tbody>{rows}</tbody></table></div></section>'
   )
+
+
+def _html_cell(cell: str) -> str:
+  # A figure and its interval stay in one line, however narrow the window.
+  kind = ' class="estimate"' if _ESTIMATE.fullmatch(cell) else ''
+  return f'<td{kind}>{html.escape(cell)}</td>'
 
 
 def text(table: Table) -> str:
