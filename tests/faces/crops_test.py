@@ -31,3 +31,16 @@ def test_landmarks_move_with_the_pixels_of_the_crop():
   dot = np.tile(np.float32([180, 120]), (81, 1))
   moved = crops.to_crop_pixels(dot, crop.corners)[0]
   np.testing.assert_allclose(moved, [xs.mean(), ys.mean()], atol=0.3)
+
+
+def test_whole_pixels_of_a_crop_come_back_from_far_into_a_large_frame():
+  # In float32 a pixel of a 4K frame is known to 0.0002 px only, and 127.9999
+  # is cut off to 127 where hulls are drawn.
+  points = np.arange(162).reshape(81, 2) + 1
+  corners = (3503, 1917, 3764, 2046)
+  in_frame = crops.to_frame_pixels(points.astype(float), corners)
+  again = crops.to_crop_pixels(in_frame, corners)
+  assert again.dtype == np.float32
+  np.testing.assert_array_equal(again, points)
+  rounded = crops.to_crop_pixels(in_frame.astype(np.float32), corners)
+  assert (rounded.astype(int) != points).any()
