@@ -37,6 +37,7 @@ COMMANDS = {
     (
       *('video', 'workdir', 'out', 'html', 'mp4', 'every', 'max_frames'),
       *('faces', 'backend', 'face_model', 'config', 'compilation_cache'),
+      *('engine', 'beam_pipeline_options'),
     ),
   ),
   'app': Command(

@@ -125,6 +125,18 @@ def define_flags(argv: Sequence[str]) -> None:
     None,
     'File of --backend, where that needs one of yours (prepare --face_model).',
   )
+  flags.DEFINE_enum(
+    'engine',
+    'in_process',
+    ('in_process', 'beam'),
+    'Who answers for many videos: this process, or a pipeline of Apache Beam'
+    ' (docs/prepare_at_scale.md), whose rows go to --out.',
+  )
+  flags.DEFINE_list(
+    'beam_pipeline_options',
+    [],
+    'Of --engine=beam, as runner=FlinkRunner,flink_master=HOST:8081.',
+  )
   flags.DEFINE_string(
     'out', None, 'Result file or folder (default: stdout, or WORKDIR/eval).'
   )

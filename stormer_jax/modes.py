@@ -5,7 +5,8 @@ prints. Apart from `main`, which without it starts in a fraction of the time:
 `--mode=report --scores` and mistakes in flags need no JAX.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 import glob
 import os
 import pathlib
@@ -15,6 +16,7 @@ import jax
 from ml_collections import config_dict, config_flags
 
 from data_pipeline import corruptions, places, shard_cache
+from data_pipeline.engines import engine as engine_lib
 from stormer_jax import comparison, detector, plan, sweep, train
 from stormer_jax.runs import distributed
 from stormer_jax.scoring import app as page_server
@@ -130,9 +132,19 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
 def _predict(args: flags.FlagValues, videos: list[str]) -> None:
   if not videos:
     raise ValueError('--mode=predict needs a video: --video=FILE')
+  # Before a detector is loaded: an engine may not be installed.
+  engine = engine_lib.make(
+    args.engine,
+    1,
+    args.beam_pipeline_options,
+    pathlib.Path(args.out or '.').parent,
+  )
   ready, look = _ready(args)
   outputs = predict.Outputs(args.out, args.html, args.mp4)
-  failures = predict.predict(ready, videos, outputs, look)
+  elsewhere = (
+    predict.Elsewhere(engine, _loader(args)) if args.engine == 'beam' else None
+  )
+  failures = predict.predict(ready, videos, outputs, look, elsewhere)
   if len(failures) == 1:
     raise ValueError(failures[0])
   if failures:
@@ -149,14 +161,20 @@ def _ready(
     max_frames=args.max_frames,
     max_people=_max_people(args.faces),
   )
-  options = evaluate.EvalConfig(**args.config.eval)
-  ready = video_detector.Detector.load(
+  return _loader(args)(), look
+
+
+def _loader(
+  args: flags.FlagValues,
+) -> Callable[[], video_detector.Detector]:
+  """Loads the detector, here or in another process."""
+  return functools.partial(
+    video_detector.Detector.load,
     args.workdir,
-    options=options,
+    options=evaluate.EvalConfig(**args.config.eval),
     backend=args.backend,
     face_models=args.face_model or [],
   )
-  return ready, look
 
 
 def _max_people(faces: str) -> int:

@@ -90,8 +90,9 @@ def test_a_wrong_run_is_one_line_and_leaves_nothing(
 def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
   values = flags.FlagValues()
   given = {'out': 'a.csv', 'html': 'pages', 'mp4': 'films'}
-  for name, value in given.items():
+  for name, value in {**given, 'engine': 'in_process'}.items():
     flags.DEFINE_string(name, value, 'Place.', flag_values=values)
+  flags.DEFINE_list('beam_pipeline_options', [], 'Of.', flag_values=values)
   values.mark_as_parsed()
   monkeypatch.setattr(modes, '_ready', lambda args: ('detector', 'look'))
   handed = []
@@ -101,7 +102,8 @@ def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
   )
   modes._predict(values, ['a.mp4', 'b.mp4'])
   assert handed[:2] == ['detector', ['a.mp4', 'b.mp4']]
-  assert dataclasses.asdict(handed[2]) == given and handed[3] == 'look'
+  assert dataclasses.asdict(handed[2]) == given
+  assert handed[3:] == ['look', None]
   failures.append('a.mp4: no_face')
   with pytest.raises(ValueError, match=r'^a\.mp4: no_face$'):
     modes._predict(values, ['a.mp4'])
@@ -110,6 +112,9 @@ def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
     modes._predict(values, ['a.mp4', 'b.mp4'])
   with pytest.raises(ValueError, match='needs a video'):
     modes._predict(values, [])
+  values.beam_pipeline_options = ['runner=DirectRunner']
+  with pytest.raises(ValueError, match='are of --engine=beam'):
+    modes._predict(values, ['a.mp4'])
 
 
 def test_some_people_of_a_frame_or_everybody_can_be_asked_for():

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import glob
 import pathlib
 import pickle
 from typing import Any
@@ -51,7 +52,7 @@ class Beam:
         with beam.Pipeline(options=options) as pipeline:
           _ = (
             pipeline
-            | 'List' >> beam.io.ReadFromText(str(path))
+            | 'List' >> beam.io.ReadFromText(glob.escape(str(path)))
             | 'Spread' >> beam.Reshuffle()
             | 'Work' >> beam.ParDo(_Do(work))
           )

@@ -144,8 +144,12 @@ class _Worker:
 def _serve(work: work_lib.Work, link: connection.Connection) -> None:
   """What a worker process does; ends with the process that started it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # that one says when to stop
-  do = work.start()
   with contextlib.suppress(EOFError, BrokenPipeError):
+    try:
+      do = work.start()
+    except (ValueError, OSError) as error:
+      link.send(error)
+      return
     link.send(None)
     while (task := link.recv()) is not None:
       link.send(_raised(do, task))

@@ -24,11 +24,11 @@ def test_every_task_is_done_and_a_process_starts_once(tmp_path, options):
   (tmp_path / 'work').mkdir()
   work, ticks = small_work.SmallWork(tmp_path / 'work'), []
   tasks = [f'täsk {i}' for i in range(30)]
-  engine = beam.Beam(options, tmp_path / 'names')
+  engine = beam.Beam(options, tmp_path / 'names [of *]')
   engine.run(work, tasks, lambda: ticks.append(1))
   assert work.done() == set(tasks) and len(ticks) == 30
   assert len(set(work.starts())) == len(work.starts())
-  assert not list((tmp_path / 'names').iterdir())
+  assert not list((tmp_path / 'names [of *]').iterdir())
 
 
 def test_what_ends_all_work_is_one_line(tmp_path):

@@ -48,6 +48,14 @@ class SmallWork:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unready:
+  """Work that lacks something that no worker can do without."""
+
+  def start(self) -> Callable[[str], None]:
+    raise ValueError('no model of faces')
+
+
+@dataclasses.dataclass(frozen=True)
 class NeverUp:
   """Work that kills its process before the first task."""
 

@@ -51,6 +51,8 @@ def test_what_ends_all_work_is_raised_where_it_was_asked_for(
 def test_workers_that_never_come_up_are_an_error_and_no_endless_loop():
   with pytest.raises(ChildProcessError, match='signal 9 as it started'):
     processes.Processes(2).run(small_work.NeverUp(), ['a', 'b'])
+  with pytest.raises(ValueError, match='no model of faces'):
+    processes.Processes(2).run(small_work.Unready(), ['a', 'b'])
 
 
 def test_engines_have_names_and_say_what_they_need(monkeypatch):
