@@ -168,14 +168,17 @@ def describe(name: str) -> str:
     '',
   ]
   for flag in (*command.flags, 'debug'):
-    said = flags.FLAGS[flag].help
+    said = (flags.FLAGS[flag].help or '').replace('|', ' | ')  # may be broken
     if flag == 'config':
       said = (
         'A configuration by name or file; without it, where there is a run,'
         ' its own. --config.section.field=value changes a field.'
       )
     lines += textwrap.wrap(
-      f'--{flag:19}{said}', 79, initial_indent='  ', subsequent_indent=' ' * 23
+      f'--{flag + " ":19}{said}',
+      79,
+      initial_indent='  ',
+      subsequent_indent=' ' * 23,
     )
   return '\n'.join(lines)
 

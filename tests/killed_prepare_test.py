@@ -15,7 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 _NUM_KILLS = 20
-_NUM_VIDEOS = 34  # three shards a rule, the last of two
+_NUM_VIDEOS = 18  # two shards a rule, the last of two
 
 
 def start(root: pathlib.Path, out: pathlib.Path) -> subprocess.Popen:
@@ -53,7 +53,7 @@ def test_killed_twenty_times_it_writes_what_a_clean_run_does(tmp_path):
   assert start(root, tmp_path / 'clean').wait() == 0
   seconds = time.monotonic() - began
   clean = written(tmp_path / 'clean')
-  assert len(clean) == 15  # report; three shards and four others a rule
+  assert len(clean) == 14  # two for all; two shards, four others a rule
   draw = random.Random(0)
   kills = whole = 0
   while kills < _NUM_KILLS:
