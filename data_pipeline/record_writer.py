@@ -17,23 +17,12 @@ import shutil
 import uuid
 
 from array_record.python import array_record_module
-import tensorflow_datasets as tfds
 
 from data_pipeline import metadata, segments
 from data_pipeline import records as records_lib
 from data_pipeline import shards as shards_lib
 
 _VIDEOS_PER_SHARD = 16  # about 0.13 GB, as the field advises
-_RELEASE_NOTES = {
-  '1.0.0': 'First release.',
-  '1.1.0': 'The time of every frame.',
-  '2.0.0': 'A record is a few frames of a video; checksums of the files.',
-}
-_RULES = {
-  'consecutive': 'The first frames (training).',
-  'uniform': 'Frames spread evenly (scoring).',
-  'dense': 'Clips of consecutive frames, spread evenly (scoring).',
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,27 +229,23 @@ def write_metadata(
   for shards in splits.values():
     for written in shards:
       preparations.update(written.preparations)
-  info = tfds.core.DatasetInfo(
-    builder=tfds.core.DatasetIdentity(
-      name=dataset,
-      version=tfds.core.Version(metadata.VERSION),
-      data_dir=os.fspath(folder),
-      module_name=__name__,
-      config_name=rule,
-      config_description=_RULES[rule],
-      release_notes=_RELEASE_NOTES,
-    ),
-    description='Face crops and landmarks of videos, a few frames a record.',
-    features=segments.features(
-      records_lib.CROP_SIZE, records_lib.NUM_LANDMARKS, records_lib.LABELS
-    ),
-    metadata=tfds.core.MetadataDict(
-      segment_frames=segments.SEGMENT_FRAMES,
-      preparations=[
+  # TFDS is large, and the workers of `prepare` import this file.
+  from data_pipeline import tfds_info
+
+  tfds_info.write(
+    folder,
+    dataset,
+    rule,
+    {
+      split: [written.shard for written in shards]
+      for split, shards in splits.items()
+    },
+    {
+      'preparations': [
         {'num_videos': count, **json.loads(text)}
         for text, count in sorted(preparations.items())
       ],
-      splits={
+      'splits': {
         split: {
           'shards': [dataclasses.asdict(x.shard) for x in shards],
           'videos': [
@@ -269,19 +254,5 @@ def write_metadata(
         }
         for split, shards in splits.items()
       },
-    ),
+    },
   )
-  info.set_file_format('array_record')
-  info.set_splits(
-    tfds.core.SplitDict(
-      [
-        tfds.core.SplitInfo(
-          name=split,
-          shard_lengths=[x.shard.num_records for x in shards],
-          num_bytes=sum(x.shard.num_bytes for x in shards),
-        )
-        for split, shards in splits.items()
-      ]
-    )
-  )
-  info.write_to_directory(folder)

@@ -48,7 +48,7 @@ _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 @dataclasses.dataclass(frozen=True)
 class VideoRecord:
-  """One prepared video; see `segments.features` for units."""
+  """One prepared video; see `tfds_info.features` for units."""
 
   video_id: str
   frames: tuple[bytes, ...]  # encoded RGB 256 x 256 images

@@ -1,18 +1,17 @@
 """One record on disk: a few kept frames of a video that follow each other.
 
 Enters and leaves: a `Segment`, or the bytes of a tf.train.Example whose
-features TFDS knows by `features()`. A clip of T frames reads the one or two
+features TFDS knows by `tfds_info`. A clip of T frames reads the one or two
 segments it lies in, not the whole video.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from google.protobuf import message
 from jaxtyping import Float32, Int32
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 # Choice: 4, the length of a clip. At any offset it then reads 1.8 times the
 # bytes that it uses, 8 would read 3.2 times as many, and 1 would ask a network
@@ -27,7 +26,7 @@ class Segment:
   Attributes:
     start: place of the first frame among the video's kept frames.
     video_digest: of all of the video, `metadata.VideoInfo.digest`.
-  Of the others see the features of `features` and `records.VideoRecord`.
+  Of the others see `tfds_info.features` and `records.VideoRecord`.
   """
 
   video_id: str
@@ -49,57 +48,27 @@ class Segment:
   provenance: str
 
 
-_TEXTS = (
+TEXTS = (
   'video_id', 'video_digest', 'dataset', 'identity', 'method', 'group', 'pair',
   'source_path', 'provenance',
 )  # fmt: skip
 
 
-def features(
-  crop_size: int, num_landmarks: int, labels: tuple[str, ...]
-) -> tfds.features.FeaturesDict:
-  """Describes a record to TFDS."""
-  image = tfds.features.Image(
-    shape=(crop_size, crop_size, 3), doc='RGB face crop'
-  )
+@functools.cache
+def _example() -> Any:
+  """Returns TFDS's copy of tf.train.Example, with which all of TFDS comes.
 
-  def per_frame(doc: str, *shape: int, dtype: type = np.float32):
-    return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, doc=doc)
+  Imported when the first record is written or read: the workers of `prepare`,
+  which do neither, are smaller by it.
+  """
+  from tensorflow_datasets.proto import tf_example_pb2
 
-  texts = {name: tfds.features.Text() for name in _TEXTS}
-  return tfds.features.FeaturesDict(
-    texts
-    | {
-      'start': tfds.features.Scalar(
-        np.int32, doc='place of the first frame among those of the video'
-      ),
-      'frames': tfds.features.Sequence(image),
-      'landmarks': per_frame(
-        'x, y in pixels of the crop; order of the dlib-81 predictor',
-        num_landmarks,
-        2,
-      ),
-      'boxes': per_frame(
-        'x0, y0, x1, y1 of the detected face, pixels of the source frame', 4
-      ),
-      'frame_indices': per_frame(
-        'position in the source video', dtype=np.int32
-      ),
-      # float32 is what an Example holds; 0.2 ms apart after an hour.
-      'times': per_frame(
-        'seconds from the first frame of the video; NaN where unknown'
-      ),
-      'fps': tfds.features.Scalar(np.float32),
-      'label': tfds.features.ClassLabel(names=list(labels)),
-      'provenance': tfds.features.Text(doc='JSON'),
-      'video_digest': tfds.features.Text(doc='SHA-256, first 16 hex digits'),
-    }
-  )
+  return tf_example_pb2.Example
 
 
 def serialize(segment: Segment) -> bytes:
   """Returns a record; the same bytes for the same segment."""
-  example = tf_example_pb2.Example()
+  example = _example()()
   feature = example.features.feature
   feature['frames'].bytes_list.value.extend(segment.frames)
   for name in ('landmarks', 'boxes', 'times'):
@@ -108,7 +77,7 @@ def serialize(segment: Segment) -> bytes:
   feature['fps'].float_list.value.append(segment.fps)
   for name in ('label', 'start'):
     feature[name].int64_list.value.append(getattr(segment, name))
-  for name in _TEXTS:
+  for name in TEXTS:
     feature[name].bytes_list.value.append(getattr(segment, name).encode())
   # A protobuf map has no order of its own.
   return example.SerializeToString(deterministic=True)
@@ -121,7 +90,7 @@ def parse(serialized: bytes) -> Segment:
     ValueError: the bytes are no segment.
   """
   try:
-    feature = tf_example_pb2.Example.FromString(serialized).features.feature
+    feature = _example().FromString(serialized).features.feature
   except message.DecodeError as error:
     raise ValueError(f'{len(serialized)} bytes are no tf.train.Example') from (
       error
@@ -138,8 +107,7 @@ def parse(serialized: bytes) -> Segment:
     return values[0]
 
   texts = {
-    name: first(feature[name].bytes_list.value, name).decode()
-    for name in _TEXTS
+    name: first(feature[name].bytes_list.value, name).decode() for name in TEXTS
   }
   return Segment(
     start=first(feature['start'].int64_list.value, 'start'),
