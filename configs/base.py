@@ -123,7 +123,8 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   synthesis.target_kind = 'standardized'  # | 'gaussian' | 'max_normalized'
 
   model = config.model = config_dict.ConfigDict()
-  # 'stormer', the detector, or a baseline (configs/baselines.py): 'frame_cnn'.
+  # 'stormer', the detector; a baseline (configs/baselines.py): 'frame_cnn',
+  # 'frame_vit', 'timesformer', 'resnet3d'; or 'mae' (configs/mae_faces.py).
   model.kind = 'stormer'
   model.width = 768
   model.depth = 12
@@ -167,6 +168,16 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   # Equal parts of a batch with BatchNorm statistics of their own. Choice: 1,
   # the whole batch; 4 is the released code on its 4 GPUs (D36).
   model.batch_norm_groups = 1
+  # Masked auto-encoding, read by kind 'mae' alone. He et al. 2022, arXiv
+  # 2111.06377. What is hidden at once: patches of each 'frame', or of a 'tube',
+  # the same in all frames of a clip (VideoMAE, arXiv 2203.12602).
+  model.mae_masking = 'frame'
+  model.mae_mask_ratio = 0.75  # share of the patches; section 4.1
+  model.mae_decoder_width = 512  # Table 1 (b)
+  model.mae_decoder_depth = 8  # Table 1 (a)
+  model.mae_decoder_heads = 16  # of 32 features; section A.1
+  # Targets of mean 0 and variance 1 within each patch; Table 1 (d).
+  model.mae_normalize_pixels = True
 
   loss = config.loss = config_dict.ConfigDict()
   loss.classification_weight = 0.8  # METHOD 7

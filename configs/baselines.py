@@ -1,13 +1,19 @@
 """Other models on the pairs of the headline run: what is the detector worth?
 
   python -m stormer_jax.main --mode=train --config=configs/baselines.py:KIND \
-    --data_root=DATA --workdir=RUN [--config.pretrained_stem=FILE]
+    --data_root=DATA --workdir=RUN [--config.pretrained_stem=FILE] \
+    [--config.pretrained_vit=mae_vit_base.pth]
 
 KIND is
 
 - `frame_cnn`: EfficientNet-Lite0 on single frames. Its ImageNet weights come
   from --config.pretrained_stem=efficientnet-lite0-57934424.pth
   (docs/pretrained.md).
+- `frame_vit`: ViT-B on single frames, with self-blended images as published:
+  no cutout. Starts from --config.pretrained_vit.
+- `timesformer`: TimeSformer with divided attention, the detector without its
+  temporal token, map and soft labels. Starts from --config.pretrained_vit.
+- `resnet3d`: R3D-18, convolutions over space and time, from scratch.
 
 Records, synthesis, loop, checkpoints and evaluation are those of
 configs/ffpp_c23.py; the model and how it is optimised differ. A baseline has
@@ -19,7 +25,7 @@ from ml_collections import config_dict
 
 from configs import ffpp_c23
 
-KINDS = ('frame_cnn',)
+KINDS = ('frame_cnn', 'frame_vit', 'timesformer', 'resnet3d')
 
 
 def get_config(kind: str = 'frame_cnn') -> config_dict.ConfigDict:
@@ -32,12 +38,19 @@ def get_config(kind: str = 'frame_cnn') -> config_dict.ConfigDict:
   config.loss.spatial_weight = 0.0
   config.loss.temporal_weight = 0.0
   config.loss.temperature = 1.0
-  if kind == 'frame_cnn':
-    config.model.stem = 'efficientnet_lite0'
-    config.model.dtype = 'float32'
+  if kind.startswith('frame'):
     # Frames are scored apart, so a pair of frames is a pair.
     config.model.num_frames = 1
-    # As networks of its family are fine-tuned: with AdamW, without SAM.
+  if kind == 'frame_vit':
+    config.synthesis.cutout_prob = 0.0
+  if kind == 'frame_cnn':
+    config.model.stem = 'efficientnet_lite0'
+  if kind == 'resnet3d':
+    config.model.width = 512
+    config.model.num_heads = 1  # it has none, but they divide every width
+  if kind in ('frame_cnn', 'resnet3d'):
+    config.model.dtype = 'float32'
+    # As such networks are trained: with AdamW, without SAM.
     config.data.batch_size = 16
     config.optimizer.rho = 0.0
     config.optimizer.b2 = 0.999
@@ -48,4 +61,8 @@ def get_config(kind: str = 'frame_cnn') -> config_dict.ConfigDict:
     config.optimizer.warmup_epochs = 1
     config.optimizer.freeze_epochs = 0
     config.train.num_epochs = 10
+  if kind == 'resnet3d':
+    # Choice: it starts from nothing.
+    config.optimizer.warmup_epochs = 5
+    config.train.num_epochs = 50
   return config

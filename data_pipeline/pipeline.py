@@ -195,7 +195,7 @@ def make_pairs(
     rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
     # Here and not in the loop over pairs, which would stack four times the
     # bytes, after zeroing them.
-    clip = _normalize(rows['clip'])
+    clip = normalize(rows['clip'])
     return rows | {'clip': warp.row_major(clip) if sequential else clip}
 
   if mesh is not None:
@@ -227,7 +227,21 @@ def eval_clips(
     gather=False,  # such batches may be split over devices by the compiler
   )
   clips = einops.rearrange(images, '(b t) c h w -> b t c h w', t=num_frames)
-  return _normalize(clips)
+  return normalize(clips)
+
+
+def normalize(
+  levels: Num[Array, '*b 3 s s'],
+) -> Float[Array, '*b s s 3']:
+  """Subtracts ImageNet's mean and divides by its deviation (METHOD 2.19).
+
+  Args:
+    levels: in [0, 255].
+  """
+  levels = jnp.moveaxis(levels, -3, -1).astype(jnp.float32)
+  scale, offset = 1.0 / (255.0 * _DEVIATION), _MEAN / _DEVIATION
+  shape = [1] * (levels.ndim - 1) + [3]
+  return levels * scale.reshape(shape) - offset.reshape(shape)
 
 
 def _pair_rows(
@@ -259,15 +273,6 @@ def _pair_rows(
     soft_label=rows(jnp.zeros_like(pair.soft_label), pair.soft_label),
     kept=rows(kept, kept),
   )
-
-
-def _normalize(
-  levels: Num[Array, '*b 3 s s'],
-) -> Float[Array, '*b s s 3']:
-  levels = jnp.moveaxis(levels, -3, -1).astype(jnp.float32)
-  scale, offset = 1.0 / (255.0 * _DEVIATION), _MEAN / _DEVIATION
-  shape = [1] * (levels.ndim - 1) + [3]
-  return levels * scale.reshape(shape) - offset.reshape(shape)
 
 
 def _sequential(synthesis: blending.SynthesisConfig) -> bool:

@@ -16,7 +16,7 @@ from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from stormer_jax import steps
+from stormer_jax import kinds, steps
 from stormer_jax.runs import checkpoint
 from stormer_jax.weights import kept_weights, pretrained, weight_file
 
@@ -50,6 +50,19 @@ class Detector:
 
 
 def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
+  """Reads a detector, or a baseline: `load_model` of what can score clips.
+
+  Raises:
+    FileNotFoundError: If there is no run or no such checkpoint.
+    ValueError: If the checkpoint does not fit the configuration, or the model
+      tells no real from fake.
+  """
+  config = load_config(pathlib.Path(workdir))
+  kinds.check_scores(config.model.get('kind', kinds.DETECTOR), str(workdir))
+  return load_model(workdir, which)
+
+
+def load_model(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   """Reads a run's configuration and one of its checkpoints.
 
   Args:
@@ -221,6 +234,12 @@ def read_weights(
   if workdir.is_file():
     return _read_official(workdir, abstract, key)
   check_run(workdir)
+  if (
+    'mask_token' not in abstract['params']
+    and (workdir / 'config.json').exists()
+  ):
+    kind = load_config(workdir).model.get('kind', kinds.DETECTOR)
+    kinds.check_scores(kind, str(workdir))
   if (workdir / kept_weights.FILE).exists():
     return kept_weights.read(workdir / kept_weights.FILE, abstract)
   return _read_checkpoint(workdir, 'best', abstract)[1]

@@ -10,7 +10,7 @@ a step of the base model).
 
 import dataclasses
 
-from stormer_jax import kinds, model, stem
+from stormer_jax import kinds, model, vit
 
 _GIB = 2**30
 
@@ -88,8 +88,8 @@ DEVICES = {
 def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   """FLOPs of a forward; 213.3 GFLOP a clip of the base model."""
   if config.kind != kinds.DETECTOR:
-    baseline = kinds.BASELINES[config.kind]
-    return 2.0 * baseline.count_multiply_adds(config) * num_clips
+    other = kinds.OTHERS[config.kind]
+    return 2.0 * other.count_multiply_adds(config) * num_clips
   width, time = config.width, config.num_frames
   patches = config.grid_size**2
   tubes = patches * (time + 1)  # tokens of temporal attention
@@ -114,14 +114,7 @@ def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   taps = patches * 3 * time
   map_head = taps * (width * width + width * quarter + quarter)
   soft_label_head = time * width * quarter + (time * quarter) * time
-  if config.stem == 'patch':
-    embedding = patches * time * 3 * config.patch_size**2 * width
-  else:
-    convolutions = stem.count_multiply_adds(
-      config.image_size, config.patch_size
-    )
-    channels = stem.list_blocks(config.patch_size)[-1].channels_out
-    embedding = time * (convolutions + patches * channels * width)
+  embedding = time * vit.count_embedding(config)
   clip = config.depth * block + embedding + map_head + soft_label_head + width
   return 2.0 * clip * num_clips
 

@@ -1,21 +1,39 @@
-"""Which model `model.kind` names: the detector, or a baseline beside it.
+"""Which model `model.kind` names: the detector, a baseline, an autoencoder.
 
-All take clips and give `model.Outputs`, have their parameters in nested dicts,
-and run in the same loop on the same pairs, so that what differs between two
-runs is the model.
+Detector and baselines take clips and give `model.Outputs`; the models of
+`PRETRAINING` learn from real clips alone, and what they learned starts a
+detector (`objectives`). All have their parameters in nested dicts and run in
+the same loop on the same records, so that what differs between two runs is the
+model.
 """
 
 from collections.abc import Mapping
 
 from stormer_jax import model
-from stormer_jax.baselines import frame_cnn
+from stormer_jax.baselines import frame_cnn, frame_vit, resnet3d, timesformer
+from stormer_jax.pretraining import masked_autoencoder
 
 DETECTOR = 'stormer'
-Model = model.Stormer | frame_cnn.FrameCnn
-BASELINES: dict[str, type[frame_cnn.FrameCnn]] = {
+Baseline = (
+  frame_cnn.FrameCnn
+  | frame_vit.FrameVit
+  | timesformer.TimeSformer
+  | resnet3d.ResNet3d
+)
+Pretraining = masked_autoencoder.MaskedAutoencoder
+Model = model.Stormer | Baseline | Pretraining
+BASELINES: dict[str, type[Baseline]] = {
   'frame_cnn': frame_cnn.FrameCnn,
+  'frame_vit': frame_vit.FrameVit,
+  'timesformer': timesformer.TimeSformer,
+  'resnet3d': resnet3d.ResNet3d,
 }
-KINDS: dict[str, type[Model]] = {DETECTOR: model.Stormer, **BASELINES}
+PRETRAINING: dict[str, type[Pretraining]] = {
+  'mae': masked_autoencoder.MaskedAutoencoder
+}
+# What counts its own arithmetic; the detector's is in `flops`.
+OTHERS: dict[str, type[Baseline | Pretraining]] = {**BASELINES, **PRETRAINING}
+KINDS: dict[str, type[Model]] = {DETECTOR: model.Stormer, **OTHERS}
 
 
 def choose(config: model.StormerConfig) -> type[Model]:
@@ -29,6 +47,21 @@ def choose(config: model.StormerConfig) -> type[Model]:
   return KINDS[config.kind]
 
 
+def check_scores(kind: str, source: str) -> None:
+  """Raises ValueError for a model that says nothing of real and fake.
+
+  Args:
+    kind: A key of `KINDS`.
+    source: The run, for the error.
+  """
+  if kind in PRETRAINING:
+    raise ValueError(
+      f'{source}: model.kind={kind} tells no real from fake; it starts what'
+      f' does: --mode=convert --source={source} --destination=VIT.safetensors,'
+      ' then train with --config.pretrained_vit=VIT.safetensors'
+    )
+
+
 def check_losses(kind: str, weights: Mapping[str, float]) -> None:
   """Raises ValueError if a loss has weight whose head the model has not.
 
@@ -38,14 +71,14 @@ def check_losses(kind: str, weights: Mapping[str, float]) -> None:
   """
   if kind == DETECTOR:
     return
-  asked = [
-    f'loss.{name}={weights[name]:g}'
-    for name in ('spatial_weight', 'temporal_weight')
-    if weights[name]
-  ]
+  names = ['spatial_weight', 'temporal_weight']
+  has, file = 'a classification head alone', 'configs/baselines.py'
+  if kind in PRETRAINING:
+    names.insert(0, 'classification_weight')
+    has, file = 'no head of these', 'configs/mae_faces.py'
+  asked = [f'loss.{name}={weights[name]:g}' for name in names if weights[name]]
   if asked:
     raise ValueError(
-      f'model.kind={kind} has a classification head alone, and'
-      f' {" and ".join(asked)} is for another; set it to 0, as'
-      ' configs/baselines.py does'
+      f'model.kind={kind} has {has}, and {" and ".join(asked)} is for another;'
+      f' set it to 0, as {file} does'
     )

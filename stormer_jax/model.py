@@ -40,6 +40,7 @@ _CHOICES = {
   'dtype': ('float32', 'bfloat16'),
   'attention': ('xla', 'cudnn'),
   'remat': ('none', 'full', 'dots'),
+  'mae_masking': ('frame', 'tube'),
 }
 
 
@@ -74,6 +75,12 @@ class StormerConfig:
   activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
   space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
   kind: str = 'stormer'  # which model: a key of `kinds.KINDS`
+  mae_masking: str = 'frame'  # | 'tube', what is hidden at once
+  mae_mask_ratio: float = 0.75  # share of the patches
+  mae_decoder_width: int = 512
+  mae_decoder_depth: int = 8
+  mae_decoder_heads: int = 16
+  mae_normalize_pixels: bool = True  # of the targets, patch by patch
 
   def __post_init__(self):
     for name, allowed in _CHOICES.items():
@@ -167,17 +174,16 @@ class Stormer(nnx.Module):
       0.02 * normal(rngs(), (1, 1 + num_patches, width))
     )
     if config.pre_norm:
-      self.norm_pre = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
+      self.norm_pre = LayerNorm(width, dtype=config.dtype, rngs=rngs)
     self.time_embed = nnx.Param(jnp.zeros((1, config.num_frames + 1, width)))
     self.temporal_token = nnx.Param(1e-6 * normal(rngs(), (1, 1, width)))
-    make_block = nnx.vmap(lambda rngs: SpaceTimeBlock(config, rngs=rngs))
-    self.blocks = nnx.split_rngs(splits=config.depth)(make_block)(rngs)
-    self.norm = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
-    self.class_norm = _LayerNorm(width, dtype=config.dtype, rngs=rngs)
+    self.blocks = make_blocks(config, rngs=rngs)
+    self.norm = LayerNorm(width, dtype=config.dtype, rngs=rngs)
+    self.class_norm = LayerNorm(width, dtype=config.dtype, rngs=rngs)
     self.unused_norm = CarriedNorm(width)
     # The last layer of each head is float32: logits rounded to bfloat16 would
     # tie in the AUC.
-    self.class_head = _torch_linear(width, 1, jnp.float32, rngs)
+    self.class_head = torch_linear(width, 1, jnp.float32, rngs)
     self.soft_label_head = SoftLabelHead(config, rngs=rngs)
     self.map_head = MapHead(config, rngs=rngs)
 
@@ -263,33 +269,64 @@ class Stormer(nnx.Module):
       frame_classes: What spatial attention of the last block says to the class
         token of each frame, without residual (D20), not yet normalised.
     """
-    config = self.config
-    graphdef, params = nnx.split(self.blocks)
-    rates = jnp.linspace(0.0, config.drop_path, config.depth)
-    keys = None if key is None else jax.random.split(key, config.depth)
-    layers = (params, rates, keys)
-    policies = jax.checkpoint_policies
-
-    def run_block(carry, layer):
-      params, rate, key = layer
-      return nnx.merge(graphdef, params)(carry[0], rate, key), None
-
-    if config.remat != 'none':
-      run_block = jax.checkpoint(
-        run_block,
-        prevent_cse=not config.scan_layers,
-        policy=policies.save_only_these_names(_PRODUCT)
-        if config.remat == 'dots'
-        else None,
-      )
     carry = (tokens, jnp.zeros_like(tokens.patches[:, 0]))
-    if config.scan_layers:
-      return jax.lax.scan(run_block, carry, layers)[0]
-    # Unstacked, not indexed: the gradient is then one concatenation.
-    leaves, treedef = jax.tree.flatten(layers)
-    for layer in zip(*map(jnp.unstack, leaves), strict=True):
-      carry, _ = run_block(carry, jax.tree.unflatten(treedef, layer))
-    return carry
+    return run_blocks(
+      self.blocks,
+      lambda block, carry, *drawn: block(carry[0], *drawn),
+      carry,
+      self.config,
+      key,
+    )
+
+
+def make_blocks(config: StormerConfig, *, rngs: nnx.Rngs) -> 'SpaceTimeBlock':
+  """Makes `config.depth` blocks, their parameters stacked on a first axis."""
+  make_block = nnx.vmap(lambda rngs: SpaceTimeBlock(config, rngs=rngs))
+  return nnx.split_rngs(splits=config.depth)(make_block)(rngs)
+
+
+def run_blocks(
+  blocks: nnx.Module,
+  run: Callable,
+  carry: Any,
+  config: StormerConfig,
+  key: Key[Array, ''] | None = None,
+) -> Any:
+  """Runs stacked blocks, by `lax.scan` or one after the other.
+
+  Args:
+    blocks: Of `make_blocks`.
+    run: (block, carry, drop rate, key) -> carry, a pytree of arrays; rate and
+      key are what the block's methods take.
+    carry: What the first block is given.
+    config: How many there are, and how they are run.
+    key: For DropPath; None keeps everything.
+  """
+  graphdef, params = nnx.split(blocks)
+  rates = jnp.linspace(0.0, config.drop_path, config.depth)
+  keys = None if key is None else jax.random.split(key, config.depth)
+  layers = (params, rates, keys)
+  policies = jax.checkpoint_policies
+
+  def run_block(carry, layer):
+    params, rate, key = layer
+    return run(nnx.merge(graphdef, params), carry, rate, key), None
+
+  if config.remat != 'none':
+    run_block = jax.checkpoint(
+      run_block,
+      prevent_cse=not config.scan_layers,
+      policy=policies.save_only_these_names(_PRODUCT)
+      if config.remat == 'dots'
+      else None,
+    )
+  if config.scan_layers:
+    return jax.lax.scan(run_block, carry, layers)[0]
+  # Unstacked, not indexed: the gradient is then one concatenation.
+  leaves, treedef = jax.tree.flatten(layers)
+  for layer in zip(*map(jnp.unstack, leaves), strict=True):
+    carry, _ = run_block(carry, jax.tree.unflatten(treedef, layer))
+  return carry
 
 
 def check_clip(shape: tuple[Any, ...], config: StormerConfig) -> None:
@@ -351,17 +388,17 @@ class SpaceTimeBlock(nnx.Module):
     # Choice: what an image ViT can initialise starts as MAE's does, temporal
     # attention as PyTorch's does, and adds nothing yet (METHOD 6.6).
     if config.space_time == 'divided':
-      self.temporal_norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
+      self.temporal_norm1 = LayerNorm(width, dtype=dtype, rngs=rngs)
       self.temporal_attn = Attention(
-        config, _attend_over_time, _torch_linear, rngs=rngs
+        config, _attend_over_time, torch_linear, rngs=rngs
       )
       zeros = nnx.initializers.zeros
       self.temporal_fc = nnx.Linear(
         width, width, dtype=dtype, kernel_init=zeros, rngs=rngs
       )
-    self.norm1 = _LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.attn = Attention(config, _attend_over_space, _mae_linear, rngs=rngs)
-    self.norm2 = _LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.norm1 = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.attn = Attention(config, _attend_over_space, mae_linear, rngs=rngs)
+    self.norm2 = LayerNorm(width, dtype=dtype, rngs=rngs)
     self.mlp = Mlp(config, rngs=rngs)
 
   def __call__(
@@ -380,10 +417,7 @@ class SpaceTimeBlock(nnx.Module):
     if space_time == 'divided':
       token = repeat(temporal_token, 'b d -> 1 n b d', n=num_patches)
       tubes = jnp.concatenate([patches, token], axis=0)
-      change = self.temporal_attn(self.temporal_norm1(tubes))
-      # Dropped rows still receive the bias of temporal_fc (D19).
-      change = _drop_path(change, drop_rate, keys[0], row_axes=(2, 1))
-      change = checkpoint_name(self.temporal_fc(change), _PRODUCT)
+      change = self.over_time(tubes, drop_rate, keys[0])
       patches = patches + change[:-1]
       temporal_token = temporal_token + change[-1].mean(axis=0)
 
@@ -395,8 +429,7 @@ class SpaceTimeBlock(nnx.Module):
       frames = rearrange(patches, 't n b d -> 1 (t n) b d')
     tokens_of = [repeat(x, 'b d -> f 1 b d', f=len(frames)) for x in seeing]
     frames = jnp.concatenate([*tokens_of, frames], axis=1)
-    change = self.attn(self.norm1(frames))
-    change = _drop_path(change, drop_rate, keys[1], row_axes=(2, 0))
+    change = self.over_space(frames, drop_rate, keys[1])
     said, change = change[:, : len(seeing)], change[:, len(seeing) :]
     change = change.reshape(patches.shape)
     frame_classes = said[:, 0]
@@ -408,11 +441,41 @@ class SpaceTimeBlock(nnx.Module):
       temporal_token = temporal_token + said[:, 1].mean(axis=0)
     patches = patches + change
 
-    # Token by token; a clip is dropped whole.
     rows, shapes = pack([class_token, patches, temporal_token], '* b d')
-    change = self.mlp(self.norm2(rows))
-    rows = rows + _drop_path(change, drop_rate, keys[2], row_axes=(1,))
+    rows = rows + self.alone(rows, drop_rate, keys[2])
     return Tokens(*unpack(rows, shapes, '* b d')), frame_classes
+
+  def over_time(
+    self,
+    tubes: Float[Array, 't n b d'],
+    drop_rate: Float[Array, ''],
+    key: Key[Array, ''] | None,
+  ) -> Float[Array, 't n b d']:
+    """What attention along each tube adds to its tokens."""
+    change = self.temporal_attn(self.temporal_norm1(tubes))
+    # Dropped rows still receive the bias of temporal_fc (D19).
+    change = _drop_path(change, drop_rate, key, row_axes=(2, 1))
+    return checkpoint_name(self.temporal_fc(change), _PRODUCT)
+
+  def over_space(
+    self,
+    frames: Float[Array, 't n b d'],
+    drop_rate: Float[Array, ''],
+    key: Key[Array, ''] | None,
+  ) -> Float[Array, 't n b d']:
+    """What attention within each frame adds to its tokens."""
+    change = self.attn(self.norm1(frames))
+    return _drop_path(change, drop_rate, key, row_axes=(2, 0))
+
+  def alone(
+    self,
+    rows: Float[Array, 'n b d'],
+    drop_rate: Float[Array, ''],
+    key: Key[Array, ''] | None,
+  ) -> Float[Array, 'n b d']:
+    """What the MLP adds to each token; a clip is dropped whole."""
+    change = self.mlp(self.norm2(rows))
+    return _drop_path(change, drop_rate, key, row_axes=(1,))
 
 
 class Attention(nnx.Module):
@@ -566,8 +629,8 @@ class Mlp(nnx.Module):
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, hidden = config.width, int(config.width * config.mlp_ratio)
     self.activation = _ACTIVATIONS[config.activation]
-    self.fc1 = _mae_linear(width, hidden, config.dtype, rngs)
-    self.fc2 = _mae_linear(hidden, width, config.dtype, rngs)
+    self.fc1 = mae_linear(width, hidden, config.dtype, rngs)
+    self.fc2 = mae_linear(hidden, width, config.dtype, rngs)
 
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
     hidden = checkpoint_name(self.fc1(x), _PRODUCT)
@@ -580,9 +643,9 @@ class SoftLabelHead(nnx.Module):
   def __init__(self, config: StormerConfig, *, rngs: nnx.Rngs):
     width, num_frames = config.width, config.num_frames
     hidden = num_frames * width // 4  # the second layer sees all frames
-    self.fc1 = _torch_linear(width, width // 4, config.dtype, rngs)
+    self.fc1 = torch_linear(width, width // 4, config.dtype, rngs)
     self.dropout = nnx.Dropout(config.head_dropout)
-    self.fc2 = _torch_linear(hidden, num_frames, jnp.float32, rngs)
+    self.fc2 = torch_linear(hidden, num_frames, jnp.float32, rngs)
 
   def __call__(
     self, frame_classes: Float[Array, 'b t d'], rngs: nnx.Rngs | None
@@ -673,7 +736,7 @@ class CarriedNorm(nnx.Module):
     self.bias = Carried(jnp.zeros(num_features))
 
 
-class _LayerNorm(nnx.LayerNorm):
+class LayerNorm(nnx.LayerNorm):
   """Keeps nothing but its input, and computes again, for the way back."""
 
   def __init__(self, width: int, *, dtype: str, rngs: nnx.Rngs):
@@ -755,7 +818,7 @@ def _time_conv(
   )
 
 
-def _mae_linear(
+def mae_linear(
   width_in: int, width_out: int, dtype: str | type, rngs: nnx.Rngs
 ) -> nnx.Linear:
   """Starts as in MAE's image ViT, which suits every width."""
@@ -765,7 +828,7 @@ def _mae_linear(
   )
 
 
-def _torch_linear(
+def torch_linear(
   width_in: int, width_out: int, dtype: str | type, rngs: nnx.Rngs
 ) -> nnx.Linear:
   """Starts as PyTorch's layers do."""

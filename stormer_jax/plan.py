@@ -34,7 +34,7 @@ from jax.sharding import Mesh
 from ml_collections import config_dict
 import numpy as np
 
-from stormer_jax import flops, model, sharding, steps
+from stormer_jax import flops, model, objectives, sharding, steps
 
 _GIB = 2**30
 # Of the peak. Choice: what well-tuned transformers of this size reach.
@@ -148,7 +148,7 @@ def make_plan(
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
   model_config = model.StormerConfig(**config.model)
   state, batch, step = training_step(config, mesh)
-  clips = 2 * config.data.batch_size
+  clips = objectives.choose(config).clips_each * config.data.batch_size
   peak = flops.peak_flops(device_kind, config.model.dtype)
   planned = Plan(
     device_kind=device_kind,
@@ -252,9 +252,13 @@ def training_step(
   with config.unlocked():
     config.model.update(scan_layers=scan_layers, attention='xla')
   graphdef, init_weights = steps.make_model(config)
+  objective = objectives.choose(config)
   tx = steps.make_optimizer(config, steps_per_epoch=1)
   init = functools.partial(
-    steps.init_state, tx=tx, ema_decay=config.optimizer.ema_decay
+    steps.init_state,
+    tx=tx,
+    ema_decay=config.optimizer.ema_decay,
+    terms=objective.terms,
   )
   abstract = jax.eval_shape(lambda: init(*init_weights()))
   shardings = sharding.state_shardings(abstract, mesh)
@@ -265,8 +269,8 @@ def training_step(
   )
   by_clip = sharding.batch_sharding(mesh)
   batch = {
-    name: jax.ShapeDtypeStruct(shape, np.float32, sharding=by_clip)
-    for name, shape in _batch_shapes(config).items()
+    name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_clip)
+    for name, x in objective.batch.items()
   }
   state = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(
@@ -276,20 +280,6 @@ def training_step(
     shardings,
   )
   return state, batch, step
-
-
-def _batch_shapes(config: config_dict.ConfigDict) -> dict[str, tuple[int, ...]]:
-  """Shapes of a `data_pipeline.pipeline.Batch`."""
-  clips, time = 2 * config.data.batch_size, config.model.num_frames
-  size = config.model.image_size
-  grid = size // config.model.patch_size
-  return {
-    'clip': (clips, time, size, size, 3),
-    'label': (clips,),
-    'vulnerability_map': (clips, time, grid, grid),
-    'soft_label': (clips, time),
-    'kept': (clips, time, grid, grid),
-  }
 
 
 def _bytes(tree: Any) -> int:
@@ -343,7 +333,8 @@ def kept_bytes_per_clip(config: config_dict.ConfigDict) -> int:
     return jax.vjp(forward, params)[1]  # a tree of all that is kept
 
   def total(num_clips):
-    shape = (num_clips, *_batch_shapes(config)['clip'][1:])
+    clip = objectives.choose(config).batch['clip']
+    shape = (num_clips, *clip.shape[1:])
     kept = jax.eval_shape(
       way_back,
       params,
@@ -362,7 +353,8 @@ def kept_bytes_per_clip(config: config_dict.ConfigDict) -> int:
 
 def _kept_bytes(config: config_dict.ConfigDict, mesh: Mesh) -> int:
   """Bytes of one device, if `tensor` splits all of them (it does not quite)."""
-  clips = 2 * config.data.batch_size // config.train.accumulate
+  clips = objectives.choose(config).clips_each * config.data.batch_size
+  clips //= config.train.accumulate
   return clips * kept_bytes_per_clip(config) // mesh.size
 
 

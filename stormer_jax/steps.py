@@ -20,7 +20,7 @@ from ml_collections import config_dict
 import numpy as np
 import optax
 
-from stormer_jax import kinds, losses, model, optimizer
+from stormer_jax import kinds, losses, model, objectives, optimizer
 
 Tree = Any  # nested dict of arrays
 
@@ -123,15 +123,16 @@ def init_state(
   stats: Tree,
   tx: optax.GradientTransformation,
   ema_decay: float,
+  terms: tuple[str, ...] = losses.TERMS,
 ) -> TrainState:
-  """A state at step 0 around given weights."""
+  """A state at step 0 around given weights; terms are the objective's."""
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     stats=stats,
     opt_state=tx.init(params),
     ema=jax.tree.map(jnp.copy, params) if ema_decay else None,
-    term_sums={name: jnp.zeros(()) for name in (*losses.TERMS, 'steps')},
+    term_sums={name: jnp.zeros(()) for name in (*terms, 'steps')},
     skipped=jnp.zeros((), jnp.int32),
   )
 
@@ -150,7 +151,7 @@ def make_train_step(
   that changed nothing.
   """
   seed = config.seed
-  weights = dict(config.loss)
+  objective = objectives.choose(config)
   rho = config.optimizer.rho
   batch_stats = config.optimizer.batch_stats
   ema_decay = config.optimizer.ema_decay
@@ -168,14 +169,13 @@ def make_train_step(
       clips, dropout_key = part
       detector = merge(graphdef, params, stats)
       detector.train()
-      outputs = detector(clips['clip'], rngs=nnx.Rngs(dropout=dropout_key))
-      total, terms = losses.three_task_loss(outputs, clips, **weights)
+      total, terms = objective.loss(detector, clips, dropout_key)
       return total, (terms, split_stats(detector))
 
     parts = None
     if accumulate != 1:
       keys = jax.random.split(key, accumulate)
-      parts = (split_batch(batch, accumulate), keys)
+      parts = (split_batch(batch, accumulate, objective.clips_each), keys)
 
     # Frozen at first: no gradient, so neither SAM's norm nor the weight decay
     # sees the backbone (METHOD 8.2, D22). Traced, so one program serves all
@@ -225,17 +225,18 @@ def make_train_step(
 
 
 def split_batch(
-  batch: Mapping[str, Array], accumulate: int
+  batch: Mapping[str, Array], accumulate: int, clips_each: int = 2
 ) -> dict[str, Array]:
   """Cuts a batch of pairs into micro-batches, [b, ...] -> [n, b / n, ...].
 
+  Of pairs, or of what else stands in `clips_each` rows one after the other.
   Micro-batch i takes the pairs i, i + n, i + 2n, ...: every device has some of
   each, and none moves, if the pairs on a device divide into n.
 
   Raises:
     ValueError: If the pairs do not divide into n.
   """
-  num_pairs = len(batch['label']) // 2
+  num_pairs = len(next(iter(batch.values()))) // clips_each
   if accumulate < 1 or num_pairs % accumulate:
     raise ValueError(
       f'train.accumulate is {accumulate}; it must divide the {num_pairs} pairs'
@@ -243,7 +244,7 @@ def split_batch(
     )
   return {
     name: rearrange(
-      x, '(pair n two) ... -> n (pair two) ...', n=accumulate, two=2
+      x, '(pair n two) ... -> n (pair two) ...', n=accumulate, two=clips_each
     )
     for name, x in batch.items()
   }

@@ -1,24 +1,37 @@
 """A whole training run, told top to bottom.
 
 records -> clips + seed (host) -> self-blended pairs (device) -> SAM step ->
-checkpoint -> validation on held-out videos. Rerunning the same command
-continues a run that was stopped in any way; it ends in the same numbers as one
-that never was.
+checkpoint -> validation on held-out videos. A masked autoencoder goes the same
+way, with views of real clips in place of pairs (`_Task`). Rerunning the same
+command continues a run that was stopped in any way; it ends in the same numbers
+as one that never was.
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 from absl import logging
 import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import clips, pipeline, shard_cache
+from data_pipeline import clips, pipeline, shard_cache, views
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
-from stormer_jax import detector, flops, model, sharding, steps, validation
+from stormer_jax import (
+  detector,
+  flops,
+  held_out,
+  kinds,
+  model,
+  objectives,
+  sharding,
+  steps,
+  validation,
+)
 from stormer_jax.runs import (
   checkpoint,
   metric_writer,
@@ -28,14 +41,6 @@ from stormer_jax.runs import (
 )
 from stormer_jax.runs import workdir as workdir_lib
 from stormer_jax.weights import image_vit, stem_weights, weight_file
-
-BEST_METRICS = (
-  'val/video_auc',
-  'val/clip_auc',
-  'val/video_accuracy',
-  'val/clip_accuracy',
-)
-
 
 # `--profile` traces these steps, counted from where the process started: the
 # first ones compile.
@@ -55,7 +60,7 @@ def train_and_evaluate(
   profile: bool = False,
   wandb_project: str = '',
 ) -> dict[str, float]:
-  """Trains the detector, or goes on training it.
+  """Trains a model, or goes on training it.
 
   Args:
     config: As in configs/base.py.
@@ -75,7 +80,8 @@ def train_and_evaluate(
     OSError: If the workdir cannot be written.
     PeerLostError: If another process of the run has failed.
   """
-  _check(config)
+  task = _choose_task(config)
+  _check(config, task)
   mesh = sharding.make_mesh(
     config.train.mesh_data, config.train.mesh_fsdp, config.train.mesh_tensor
   )
@@ -119,22 +125,21 @@ def train_and_evaluate(
   graphdef, init_weights = steps.make_model(config)
   tx = steps.make_optimizer(config, steps_per_epoch)
   init = functools.partial(
-    steps.init_state, tx=tx, ema_decay=config.optimizer.ema_decay
+    steps.init_state,
+    tx=tx,
+    ema_decay=config.optimizer.ema_decay,
+    terms=objectives.choose(config).terms,
   )
   abstract = jax.eval_shape(lambda: init(*init_weights()))
   shardings = sharding.state_shardings(abstract, mesh)
-  make_pairs, make_val_pairs = _pair_makers(config, mesh)
+  make_batch, make_val_batch = task.batch_makers(config, mesh)
   train_step = jax.jit(
     steps.make_train_step(config, graphdef, tx, steps_per_epoch),
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),
   )
-  validate = validation.Validation(
-    config,
-    val_records,
-    graphdef,
-    mesh,
-    make_val_pairs,
+  validate = task.validation(
+    config, val_records, graphdef, mesh, make_val_batch
   )
 
   # Only now: a run that could not start leaves no workdir behind.
@@ -226,7 +231,7 @@ def train_and_evaluate(
               lambda: watch.expect(f'validation at step {step}'),  # noqa: B023 called at once
             )
           writer.write(step, figures)
-          validation.log_figures(step, figures)
+          task.log_figures(step, figures)
           selection = figures[config.train.best_metric]
         if checkpointer.should_save(step):
           tell.flush()
@@ -258,8 +263,8 @@ def train_and_evaluate(
           jax.profiler.start_trace(workdir / 'profile')
         num_bytes = sum(array.nbytes for array in batch.values())
         batch = sharding.put_batch(batch, mesh)
-        pairs = make_pairs(batch['frames'], batch['landmarks'], batch['seed'])
-        state, terms = train_step(state, pairs)
+        made = make_batch(batch['frames'], batch['landmarks'], batch['seed'])
+        state, terms = train_step(state, made)
         step += 1
         tell.add(
           step, terms, num_bytes, iterator.num_corrupt
@@ -337,7 +342,42 @@ def _explained(error: Exception, step: int) -> Exception:
   )
 
 
-def _check(config: config_dict.ConfigDict) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """What is made of clips and how it is validated; `objectives` has the loss.
+
+  Attributes:
+    batch_makers: (config, mesh) -> two jitted functions (frames, landmarks,
+      seeds) -> batch, of training and of validation.
+    validation: (config, records, graphdef, mesh, maker) -> function of (state,
+      on_batch) -> figures.
+    log_figures: Says them.
+    best_metrics: Those of them that can name the best step.
+  """
+
+  batch_makers: Callable
+  validation: Callable[..., Callable[..., dict[str, float]]]
+  log_figures: Callable[[int, Any], None]
+  best_metrics: tuple[str, ...]
+
+
+def _choose_task(config: config_dict.ConfigDict) -> _Task:
+  if config.model.kind in kinds.PRETRAINING:
+    return _Task(
+      _view_makers,
+      held_out.HeldOut,
+      held_out.log_figures,
+      held_out.BEST_METRICS,
+    )
+  return _Task(
+    _pair_makers,
+    validation.Validation,
+    validation.log_figures,
+    validation.BEST_METRICS,
+  )
+
+
+def _check(config: config_dict.ConfigDict, task: _Task) -> None:
   for name, least in (
     ('num_epochs', 1),
     ('eval_every_epochs', 1),
@@ -361,10 +401,10 @@ def _check(config: config_dict.ConfigDict) -> None:
     raise ValueError(
       f'train.nonfinite is {config.train.nonfinite!r}; it is stop or skip'
     )
-  if config.train.best_metric not in BEST_METRICS:
+  if config.train.best_metric not in task.best_metrics:
     raise ValueError(
       f'train.best_metric is {config.train.best_metric!r}; it is one of'
-      f' {BEST_METRICS}'
+      f' {task.best_metrics}'
     )
 
 
@@ -372,7 +412,9 @@ def _starting_weights(config, abstract, init_weights):
   if config.init_from:
     is_shipped = config.init_from == 'small'
     weights = detector.read_weights(
-      detector.shipped_folder() if is_shipped else config.init_from,
+      detector.shipped_folder()
+      if is_shipped
+      else pathlib.Path(config.init_from),
       {'params': abstract.params, 'stats': abstract.stats},
       config.weights_key,
     )
@@ -398,7 +440,28 @@ def _starting_weights(config, abstract, init_weights):
 
 def _pair_makers(config, mesh):
   """Makers of training pairs and of validation pairs, compiled once."""
-  make = jit_pairs(config, mesh)
+  return _flipping(jit_pairs(config, mesh), config, mesh)
+
+
+def _view_makers(config, mesh):
+  """Makers of views of real clips, for training and for validation."""
+
+  def make(frames, landmarks, seeds, flip_probs):
+    del landmarks
+    return views.make_views(
+      frames,
+      seeds,
+      flip_probs,
+      margin=config.synthesis.margin,
+      image_size=config.model.image_size,
+    )
+
+  jitted = jax.jit(make, out_shardings=sharding.batch_sharding(mesh))
+  return _flipping(jitted, config, mesh)
+
+
+def _flipping(make, config, mesh):
+  """The same program, mirroring as in training and never."""
 
   def flipping(probability):
     size = config.data.batch_size // jax.process_count()
@@ -412,7 +475,7 @@ def _pair_makers(config, mesh):
 
 
 def _pace(config: config_dict.ConfigDict, mesh) -> progress.Pace:
-  num_clips = 2 * config.data.batch_size
+  num_clips = objectives.choose(config).clips_each * config.data.batch_size
   peak = flops.peak_flops(jax.devices()[0].device_kind, config.model.dtype)
   return progress.Pace(
     clips=num_clips,

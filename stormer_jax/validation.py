@@ -19,6 +19,14 @@ from data_pipeline import records as records_lib
 from stormer_jax import losses, sharding, steps
 from stormer_jax.scoring import bootstrap
 
+# Of its figures, those by which a run may choose its best step.
+BEST_METRICS = (
+  'val/video_auc',
+  'val/clip_auc',
+  'val/video_accuracy',
+  'val/clip_accuracy',
+)
+
 
 class Validation:
   """Scores fixed pairs of the held-out videos; the same in every epoch."""
@@ -43,15 +51,7 @@ class Validation:
     Raises:
       ValueError: If no real video is as long as a clip.
     """
-    if not any(
-      video.label == 0 and video.num_frames >= config.model.num_frames
-      for video in records.videos
-    ):
-      raise ValueError(
-        f'{config.data.val_dataset}:{config.data.val_split} has no real video'
-        f' of {config.model.num_frames} frames (model.num_frames) to validate'
-        ' on'
-      )
+    check_records(config, records)
     self._config = config
     self._records = records
     self._mesh = mesh
@@ -99,6 +99,20 @@ class Validation:
     valid = columns.pop('valid')
     columns = {name: x[valid] for name, x in columns.items()}
     return summarize(columns)
+
+
+def check_records(
+  config: config_dict.ConfigDict, records: records_lib.Records
+) -> None:
+  """Raises ValueError if no real video is as long as a clip."""
+  if not any(
+    video.label == 0 and video.num_frames >= config.model.num_frames
+    for video in records.videos
+  ):
+    raise ValueError(
+      f'{config.data.val_dataset}:{config.data.val_split} has no real video'
+      f' of {config.model.num_frames} frames (model.num_frames) to validate on'
+    )
 
 
 def summarize(columns: dict[str, np.ndarray]) -> dict[str, float]:

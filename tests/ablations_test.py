@@ -17,7 +17,7 @@ import pytest
 from configs import base
 from data_pipeline import pipeline
 from data_pipeline.synthesis import blending
-from stormer_jax import model, steps
+from stormer_jax import model, objectives, steps
 from stormer_jax.experiments import entries as entries_lib
 
 FILE = 'configs/ablations.py'
@@ -102,7 +102,10 @@ def trace_step(config, pairs):
     tx = steps.make_optimizer(config, steps_per_epoch=3)
     state = jax.eval_shape(
       lambda: steps.init_state(
-        *init(), tx=tx, ema_decay=config.optimizer.ema_decay
+        *init(),
+        tx=tx,
+        ema_decay=config.optimizer.ema_decay,
+        terms=objectives.choose(config).terms,
       )
     )
     train_step = steps.make_train_step(config, graphdef, tx, 3)
@@ -131,8 +134,17 @@ def test_every_field_of_model_and_synthesis_is_read_on_the_way(read):
   TRACED.clear()
   pairs = trace_pairs(config)
   trace_step(config, pairs)
+  views = {
+    'clip': pairs['clip'],
+    'seed': jax.ShapeDtypeStruct((2 * PAIRS,), np.uint32),
+  }
   config.model.stem = 'efficientnet_lite0'  # has fields of its own
   trace_step(config, pairs)
+  config.model.update(kind='mae', stem='patch')  # has others
+  config.loss.update(
+    classification_weight=0.0, spatial_weight=0.0, temporal_weight=0.0
+  )
+  trace_step(config, views)
   unread = {
     f'{section}.{field.name}'
     for section, cls in SECTIONS.items()
@@ -155,9 +167,9 @@ def test_the_base_comes_first_and_changes_nothing():
 def test_every_choice_of_a_word_is_an_entry_or_the_base():
   # What is said with a word in base.py and not tried here is how a run is
   # carried out, not what it computes; a stem is another model, and weights
-  # from elsewhere bring their activation.
+  # from elsewhere bring their activation; an autoencoder is no detector.
   carried_out = {'mode', 'dtype', 'attention', 'remat'}
-  carried_out |= {'stem', 'stem_statistics', 'activation'}
+  carried_out |= {'stem', 'stem_statistics', 'activation', 'mae_masking'}
   runs = FIRST.values()
   for section, choices in (
     ('model', model._CHOICES),

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import base, baselines, tables
+from configs import base, baselines, mae_faces, tables
 from data_pipeline.synthesis import blending
 from stormer_jax import losses, model, steps
 from stormer_jax.experiments import entries as experiments_entries
@@ -22,14 +22,15 @@ NAMES = sorted(
 )
 
 
+TAKEN = {
+  'baselines': baselines.KINDS,
+  'mae_faces': mae_faces.MASKINGS,
+  'tables': tables.TABLES,
+}
 ARGUMENTS = [
   (name, argument)
   for name in NAMES
-  for argument in (
-    {'baselines': baselines.KINDS, 'tables': tables.TABLES}.get(
-      name, ('paper', 'official')
-    )
-  )
+  for argument in TAKEN.get(name, ('paper', 'official'))
 ]
 
 

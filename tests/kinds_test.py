@@ -129,6 +129,61 @@ def test_a_baseline_is_not_the_released_model(run, tmp_path):
     detector_lib.read_weights(tmp_path / 'weights.npz', abstract)
 
 
+def random_pairs(config):
+  """Two pairs of noise whose second halves are a little lighter."""
+  rng = np.random.default_rng(0)
+  frames, size = config.model.num_frames, config.model.image_size
+  grid = size // config.model.patch_size
+  label = np.float32([0, 1, 1, 0])
+  clip = rng.normal(size=(4, frames, size, size, 3)).astype(np.float32)
+  return {
+    'clip': clip + 0.3 * label[:, None, None, None, None],
+    'label': label,
+    'soft_label': np.tile(label[:, None], frames),
+    'vulnerability_map': np.zeros((4, frames, grid, grid), np.float32),
+    'kept': np.ones((4, frames, grid, grid), np.float32),
+  }
+
+
+@pytest.fixture(scope='module', params=baselines.KINDS)
+def trained(request, quickly):
+  """A baseline after some steps on one batch: (config, state, losses)."""
+  config = small(request.param)
+  config.data.batch_size = 2
+  config.optimizer.update(init_lr=1e-3, peak_lr=1e-3, freeze_epochs=0)
+  graphdef, init = steps.make_model(config)
+  tx = steps.make_optimizer(config, steps_per_epoch=1)
+  state = steps.init_state(*jax.jit(init)(), tx, ema_decay=0.0)
+  step = jax.jit(steps.make_train_step(config, graphdef, tx, 1))
+  losses = []
+  for _ in range(8):
+    state, terms = step(state, random_pairs(config))
+    losses.append(float(terms['total']))
+  assert step._cache_size() == 1
+  return config, graphdef, state, losses
+
+
+def test_training_lowers_the_loss_of_a_baseline(trained):
+  *_, losses = trained
+  assert np.all(np.isfinite(losses))
+  assert np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
+
+
+def test_a_baselines_scores_do_not_depend_on_batch_mates(trained):
+  config, graphdef, state, _ = trained
+  clip = random_pairs(config)['clip']
+  score = jax.jit(
+    functools.partial(
+      steps.score_clips, graphdef, state.params, state.stats, alone=False
+    )
+  )
+  together = score(clip)
+  assert np.ptp(together['logits']) > 1e-3
+  for i in range(len(clip)):
+    for name, x in score(clip[i : i + 1]).items():
+      np.testing.assert_allclose(x[0], together[name][i], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize('kind', baselines.KINDS)
 def test_a_loss_without_its_head_is_refused(kind):
   config = small(kind)
@@ -150,5 +205,6 @@ def test_what_is_no_kind_is_refused_with_those_that_are():
 
 
 def test_every_baseline_has_a_configuration_and_the_detector_is_the_default():
-  assert (base.get_config().model.kind, *baselines.KINDS) == tuple(kinds.KINDS)
+  assert baselines.KINDS == tuple(kinds.BASELINES)
+  assert base.get_config().model.kind == kinds.DETECTOR
   assert model.StormerConfig.kind == kinds.DETECTOR

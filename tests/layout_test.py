@@ -14,7 +14,9 @@ MODULES = {
   if path.name != '__init__.py'
 }
 # What the rooms of stormer_jax may import of its hall.
-HALL_LEAVES = ('detector', 'losses', 'model', 'sharding', 'stem', 'steps')
+HALL_LEAVES = (
+  *('detector', 'losses', 'model', 'sharding', 'stem', 'steps', 'vit'),
+)
 # What a room of data_pipeline may import from outside of itself. `records`
 # is what a file becomes; nothing else of the hall.
 DATA_ROOMS = {
@@ -28,8 +30,16 @@ LEAVES = {
   'depthwise': set(),
   'stem': {'depthwise'},
   'model': {'stem'},
-  'kinds': {'model', 'baselines.frame_cnn'},
-  'flops': {'kinds', 'model', 'stem'},
+  'vit': {'model', 'stem'},
+  'kinds': {
+    'model',
+    'baselines.frame_cnn',
+    'baselines.frame_vit',
+    'baselines.timesformer',
+    'baselines.resnet3d',
+    'pretraining.masked_autoencoder',
+  },
+  'flops': {'kinds', 'model', 'vit'},
   'losses': {'model'},
   'optimizer': set(),
   'sharding': set(),
@@ -37,6 +47,7 @@ LEAVES = {
 # The only modules that may import both packages.
 JOINING = {
   'stormer_jax.demo',
+  'stormer_jax.held_out',
   'stormer_jax.main',
   'stormer_jax.modes',
   'stormer_jax.train',

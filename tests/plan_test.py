@@ -14,7 +14,7 @@ import pytest
 from configs import base, tiny
 from data_pipeline import pipeline
 from data_pipeline.synthesis import blending
-from stormer_jax import flops, model, plan
+from stormer_jax import flops, model, objectives, plan
 
 ROOT = pathlib.Path(__file__).parent.parent
 H100 = 'NVIDIA H100 80GB HBM3'
@@ -79,10 +79,7 @@ def test_the_batch_planned_for_is_the_batch_of_training(tiny_config):
     shape((8, 4, 81, 2), np.float32),
     shape((8,), np.uint32),
   )
-  assert {
-    name: array.shape for name, array in made.items()
-  } == plan._batch_shapes(tiny_config)
-  assert all(array.dtype == np.float32 for array in made.values())
+  assert made == objectives.choose(tiny_config).batch
 
 
 def test_what_does_not_fit_says_so_and_what_would_help():

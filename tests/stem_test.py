@@ -72,7 +72,7 @@ def test_what_is_frozen_is_no_parameter_and_gives_the_same_features(frames):
 def normalised(levels):
   """8-bit frames as the pipeline gives them to a detector."""
   levels = jnp.asarray(np.moveaxis(levels, -1, -3), jnp.float32)
-  return pipeline._normalize(levels)
+  return pipeline.normalize(levels)
 
 
 @pytest.fixture(scope='module')

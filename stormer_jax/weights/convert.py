@@ -2,9 +2,10 @@
 
 Enters: a file of official weights (.pth, .npz, .safetensors) or a run of ours.
 Leaves: official weights as .safetensors or .pth, or a folder that evaluate,
-predict and train (`--config.init_from`) read like a run. Values pass through
-bit by bit, unless float16 is asked for; the optimizer's state does not pass.
-Nothing appears under the destination's name before it is whole.
+predict and train (`--config.init_from`) read like a run; of a masked
+autoencoder, its encoder, as an image ViT for `--config.pretrained_vit`. Values
+pass through bit by bit, unless float16 is asked for; the optimizer's state does
+not pass. Nothing appears under the destination's name before it is whole.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ import jax
 from ml_collections import config_dict
 
 from stormer_jax import detector
-from stormer_jax.weights import pretrained, tensor_file, weight_file
+from stormer_jax.weights import image_vit, pretrained, tensor_file, weight_file
 
 Tree = dict[str, Any]
 _TORCH_SUFFIXES = ('.pth', '.pt')
@@ -36,8 +37,8 @@ def convert(
   Args:
     source: Official weights (.pth, .npz, .safetensors), a workdir (its best
       checkpoint) or one folder of its checkpoints/.
-    destination: .safetensors or .pth (needs torch), with official names; or a
-      folder, new or empty.
+    destination: .safetensors or .pth (needs torch), with official names, or
+      MAE's of a masked autoencoder; or a folder, new or empty.
     heads: Attention heads of official weights; None for 64 features each.
     config: Of the run that a folder is to look like, for official weights:
       all but the sizes of the model, which the weights tell. It decides the
@@ -65,7 +66,7 @@ def convert(
     config, params, stats = _from_run(source)
     face_backend = detector.load_face_backend(_run_of(source))
     kind = config.model.get('kind', 'stormer')
-    if as_file and kind != 'stormer':
+    if as_file and kind not in ('stormer', 'mae'):
       raise ValueError(
         f'{source}: a baseline (model.kind={kind}), which is not the released'
         ' model; it converts to a folder alone'
@@ -76,13 +77,15 @@ def convert(
         ' the released model has no place; it converts to a folder alone'
       )
     attention = config.model.get('space_time', 'divided')
-    if as_file and attention != 'divided':
+    if as_file and kind == 'stormer' and attention != 'divided':
       raise ValueError(
         f'{source}: has {attention} attention (model.space_time), the released'
         ' model divided attention; it converts to a folder alone'
       )
-    _warn_of_semantics(config, as_file)
+    if kind == 'stormer':
+      _warn_of_semantics(config, as_file)
   else:
+    kind = 'stormer'
     if config is None and not as_file:
       raise ValueError(
         f'{destination}: a folder needs a configuration beside the weights; '
@@ -95,15 +98,17 @@ def convert(
         values, kind='stormer', stem='patch', space_time='divided'
       )
   count = sum(x.size for x in jax.tree.leaves(params))
-  if suffix == '.safetensors':
-    # 'format' is what HuggingFace's readers look for.
-    tensor_file.write_safetensors(
-      destination, pretrained.to_official(params, stats), {'format': 'pt'}
-    )
-  elif as_file:
-    tensor_file.write_torch_file(
-      destination, pretrained.to_official(params, stats)
-    )
+  if as_file:
+    if kind == 'mae':
+      state_dict = image_vit.to_image_vit(params)
+      count = sum(x.size for x in state_dict.values())
+    else:
+      state_dict = pretrained.to_official(params, stats)
+    if suffix == '.safetensors':
+      # 'format' is what HuggingFace's readers look for.
+      tensor_file.write_safetensors(destination, state_dict, {'format': 'pt'})
+    else:
+      tensor_file.write_torch_file(destination, state_dict)
   elif half:
     weights = jax.device_get({'params': params, 'stats': stats})
     detector.save_kept(destination, config, weights, face_backend)
@@ -144,7 +149,7 @@ def _from_run(
   if _run_of(source) != source:
     source, which = _run_of(source), int(source.name)
   detector.check_run(source)
-  run = detector.load_detector(source, which)
+  run = detector.load_model(source, which)
   return run.config, run.params, run.stats
 
 

@@ -1,4 +1,4 @@
-"""Starts the backbone from an image ViT.
+"""Starts the backbone from an image ViT, and writes one.
 
 Enters: freshly initialised parameters, and the named tensors of an image ViT
 (`vit_names` says of whose). Leaves: parameters whose spatial half computes what
@@ -95,6 +95,23 @@ def init_backbone_from_vit(
     logging.info('left aside of the image ViT: %s', placing.some(sorted(aside)))
   logging.info('the image ViT is taken to know pixels as %s', pixels)
   return new
+
+
+def to_image_vit(params: Mapping[str, Any]) -> StateDict:
+  """Names the tensors of an image ViT as MAE and timm do.
+
+  Args:
+    params: Of a model with the embedding, blocks and last norm of one; its
+      heads or decoder are left aside.
+  """
+  leaves = placing.flatten(params)
+  depth = len(leaves['blocks', 'norm1', 'scale'])
+  tensors = {}
+  for place in weight_names.vit_places(depth, 'norm_pre' in params):
+    leaf = np.asarray(leaves[place.ours], np.float32)
+    leaf = leaf if place.block is None else leaf[place.block]
+    tensors[place.theirs] = place.layout.theirs(leaf)
+  return tensors
 
 
 def resize_position_embed(

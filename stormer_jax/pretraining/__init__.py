@@ -1,0 +1,1 @@
+"""A start from real faces alone: masked auto-encoding."""
