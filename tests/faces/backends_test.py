@@ -1,6 +1,7 @@
 """Backends by name, and found again by the name that records keep."""
 
 import pathlib
+import sys
 
 import cv2
 import handmade_onnx
@@ -92,6 +93,14 @@ def test_every_name_opens_by_its_own_full_name(tmp_path, scrfd_file):
 def test_a_wrong_choice_is_one_sentence(name, files, says):
   with pytest.raises(ValueError, match=says):
     backends.Choice(name, files)
+
+
+def test_dlib_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'dlib', None)
+  file = tmp_path / 'points.dat'
+  file.write_bytes(b'points')
+  with pytest.raises(ValueError, match='needs the package dlib: pip install'):
+    backends.open_backend(backends.Choice('dlib', (str(file),)))
 
 
 def test_what_found_the_faces_of_a_run_is_asked_for_and_no_other_taken(
