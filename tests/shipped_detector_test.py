@@ -78,3 +78,4 @@ def test_a_real_video_scores_below_its_pseudo_fake(shipped, tmp_path):
   assert of_real.logit < of_fake.logit
   assert of_real.answer != 'likely fake'
   assert of_fake.answer != 'likely real'
+  assert {of_real.answer, of_fake.answer} != {'uncertain'}
