@@ -185,6 +185,7 @@ class Records:
     self._reader = shards_lib.ShardReader(
       self.folder, shards, cache.hold(shards) if cache else None
     )
+    segments.load_format()  # here, and not in the threads that read
     lengths = [-(-info.num_frames // segment_frames) for info in self.videos]
     num_records = sum(shard.num_records for shard in shards)
     if sum(lengths) != num_records:

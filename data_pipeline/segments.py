@@ -55,11 +55,13 @@ TEXTS = (
 
 
 @functools.cache
-def _example() -> Any:
+def load_format() -> Any:
   """Returns TFDS's copy of tf.train.Example, with which all of TFDS comes.
 
-  Imported when the first record is written or read: the workers of `prepare`,
-  which do neither, are smaller by it.
+  Imported when the first record is written or records are opened: the workers
+  of `prepare`, which do neither, are smaller by it. Not when one is read:
+  readers are threads, and two that import TFDS at once wait for each other for
+  ever.
   """
   from tensorflow_datasets.proto import tf_example_pb2
 
@@ -68,7 +70,7 @@ def _example() -> Any:
 
 def serialize(segment: Segment) -> bytes:
   """Returns a record; the same bytes for the same segment."""
-  example = _example()()
+  example = load_format()()
   feature = example.features.feature
   feature['frames'].bytes_list.value.extend(segment.frames)
   for name in ('landmarks', 'boxes', 'times'):
@@ -90,7 +92,7 @@ def parse(serialized: bytes) -> Segment:
     ValueError: the bytes are no segment.
   """
   try:
-    feature = _example().FromString(serialized).features.feature
+    feature = load_format().FromString(serialized).features.feature
   except message.DecodeError as error:
     raise ValueError(f'{len(serialized)} bytes are no tf.train.Example') from (
       error

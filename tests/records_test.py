@@ -435,3 +435,23 @@ def test_records_read_through_a_cache_are_the_same_without_the_disk(
       again.read(index, [0, 2]), train.read(index, [0, 2]), strict=True
     ):
       np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_thread_that_reads_has_to_import_what_reads(data_root):
+  """Two that import TFDS at once wait for each other for ever."""
+  program = (
+    'import pathlib, sys\n'
+    'from data_pipeline import records\n'
+    f'root = pathlib.Path({str(data_root)!r})\n'
+    "records.open_records(root, 'demo', 'consecutive', 'train')\n"
+    "print('tensorflow_datasets.proto' in sys.modules)\n"
+  )
+  root = pathlib.Path(__file__).parent.parent
+  said = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=root,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert said.stdout.strip() == 'True'
