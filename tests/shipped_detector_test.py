@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -19,6 +20,11 @@ _PACKAGES = pathlib.Path(
     'STORMER_DEMO_PACKAGES',
     pathlib.Path(__file__).parents[1] / '.demo' / 'packages',
   )
+)
+
+_needs_videos = pytest.mark.skipif(
+  not all((_PACKAGES / v.source).is_file() for v in demo_videos.DEMO_VIDEOS),
+  reason='the demo packages are not installed; `make test` installs them',
 )
 
 
@@ -59,10 +65,7 @@ def test_one_can_go_on_from_it_with_videos_of_ones_own(shipped):
   )
 
 
-@pytest.mark.skipif(
-  not all((_PACKAGES / v.source).is_file() for v in demo_videos.DEMO_VIDEOS),
-  reason='the demo packages are not installed; `make test` installs them',
-)
+@_needs_videos
 def test_a_real_video_scores_below_its_pseudo_fake(shipped, tmp_path):
   """The demo's last step: neither answer is wrong."""
   demo_videos.lay_out(_PACKAGES, tmp_path)
@@ -79,3 +82,44 @@ def test_a_real_video_scores_below_its_pseudo_fake(shipped, tmp_path):
   assert of_real.answer != 'likely fake'
   assert of_fake.answer != 'likely real'
   assert {of_real.answer, of_fake.answer} != {'uncertain'}
+
+
+def _repeat(source: pathlib.Path, out: pathlib.Path, seconds: int) -> None:
+  """Writes a film that shows another one over and over."""
+  with av.open(source) as container:
+    pictures = [
+      frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)
+    ]
+    rate = container.streams.video[0].average_rate
+  with av.open(out, 'w') as film:
+    track = film.add_stream('h264', rate, options={'crf': '18'})
+    track.height, track.width, _ = pictures[0].shape
+    track.pix_fmt = 'yuv420p'
+    for number in range(round(seconds * rate)):
+      picture = pictures[number % len(pictures)]
+      film.mux(track.encode(av.VideoFrame.from_ndarray(picture)))
+    film.mux(track.encode())
+
+
+@pytest.mark.slow
+@_needs_videos
+def test_two_forged_seconds_of_sixty_are_named_to_within_one(shipped, tmp_path):
+  demo_videos.lay_out(_PACKAGES, tmp_path)
+  film = tmp_path / 'film.mp4'
+  _repeat(tmp_path / 'WolfgangLanger_Pexels.mp4', film, 60)
+  whole = shipped.predict(film)
+  assert whole.answer == 'likely real' and not whole.segments
+  for start in 10, 29, 50:
+    forged = tmp_path / f'{start}.mp4'
+    pseudo_fake_video.make_pseudo_fake_video(
+      film,
+      forged,
+      blending.SynthesisConfig(**base.get_config().synthesis),
+      embedded.EmbeddedBackend(),
+      passage=(float(start), start + 2.0),
+    )
+    said = shipped.predict(forged)
+    (segment,) = said.segments
+    assert abs(segment.start - start) <= 1
+    assert abs(segment.end - start - 2) <= 1
+    assert said.answer == 'uncertain'  # as a whole it is likely real
