@@ -3,6 +3,7 @@
 # make lint   ruff and mypy
 # make test-extras   sets up .venv-extras with the extras of pyproject.toml and
 #                    runs the tests that `make test` skips for want of them
+# make test-browser  the page's tests in a browser of the system
 # make test-wheel    builds the wheel and tries it in a fresh environment
 # PYTHON=python3.13 chooses the interpreter, DATA=FOLDER your own videos.
 
@@ -25,7 +26,7 @@ TORCH ?= torch==2.13.0
 # a new one needs no entry here.
 EXTRA_TESTS = $(shell grep -rl --include='*_test.py' importorskip tests)
 
-.PHONY: demo test test-slow test-extras test-wheel lint clean
+.PHONY: demo test test-slow test-extras test-browser test-wheel lint clean
 
 demo: $(STAMP) $(VIDEOS)
 	$(BIN)/python -m stormer_jax.demo $(if $(DATA),--data='$(DATA)')
@@ -38,6 +39,10 @@ test-slow: $(STAMP) $(VIDEOS)
 
 test-extras: $(EXTRAS_STAMP) $(VIDEOS)
 	PYTHONPATH=tests $(EXTRAS)/bin/python -m pytest -p no_skips $(EXTRA_TESTS)
+
+test-browser: $(EXTRAS_STAMP) $(VIDEOS)
+	PYTHONPATH=tests $(EXTRAS)/bin/python -m pytest -p no_skips -m browser \
+	  tests/scoring/app_browser_test.py
 
 test-wheel:
 	$(check_python)

@@ -1,7 +1,8 @@
 """The page in a real browser: from a dropped video to an answer that is shown.
 
-The browser is Debian's Chromium, or Chrome: `.ci/run` sees to it that there is
-one, CHROMIUM=PATH names another. Playwright drives it (extra `browser`).
+The browser is Debian's Chromium, or Chrome, where the system has one;
+CHROMIUM=PATH names another. Playwright drives it (extra `browser`). Run with
+`make test-browser`.
 """
 
 import os
@@ -16,6 +17,8 @@ from data_pipeline import demo_videos
 from stormer_jax.scoring import app, jobs, video_detector
 
 playwright_api = pytest.importorskip('playwright.sync_api')
+
+pytestmark = pytest.mark.browser
 
 _SIZES = {'desktop': (1280, 900), 'phone': (390, 844)}
 _WAIT = 240_000  # ms; a busy machine is slow
