@@ -56,7 +56,8 @@ def test_records_are_those_of_worker_processes_byte_for_byte(tmp_path):
     assert prepare.main([*where, *engine]) == 0
   assert written(tmp_path / 'one') == written(tmp_path / 'many')
   assert written(tmp_path / 'one') == written(tmp_path / 'beam')
-  assert len(written(tmp_path / 'one')) == 11
+  # Five files of each rule, report.csv and quality.html.
+  assert len(written(tmp_path / 'one')) == 12
 
 
 def written(out: pathlib.Path) -> dict[str, str]:
