@@ -37,8 +37,8 @@ _SHOWN = 10  # names a line of the terminal holds; --json has all
 # A property that ranks real against fake better than this gives them away.
 _GIVE_AWAY = 0.75
 _FEWEST = 10  # videos of a class that are compared
-# Bits a pixel by rate factor: the sizes of FaceForensics++ that its authors
-# state (500, 10 and 2 GB), over 5,000 videos of 510 frames of 0.8 Mpx.
+# Bits a pixel by rate factor: the sizes of FaceForensics++ as remembered, not
+# looked up (500, 10 and 2 GB), over 5,000 videos of 510 frames of 0.8 Mpx.
 _BITS = {0: 2.0, 23: 0.04, 40: 0.008}
 
 
