@@ -308,7 +308,7 @@ def make_mesh(
     config.train.mesh_data,
     config.train.mesh_fsdp,
     config.train.mesh_tensor,
-    devices,
+    devices=devices,
   )
 
 
