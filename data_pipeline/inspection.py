@@ -38,15 +38,12 @@ def write_sheet(
     ValueError: no such data set or rule, or a damaged record.
     OSError: the sheet cannot be written.
   """
-  stored = [
-    records.open_records(out, dataset, rule, split)
-    for split in metadata.list_splits(out, dataset, rule)
-  ]
+  splits = metadata.list_splits(out, dataset, rule)
+  stored = [records.open_records(out, dataset, rule, split) for split in splits]
   places = [(s, v) for s, of in enumerate(stored) for v in range(len(of))]
   chosen = np.unique(
     np.linspace(0, len(places) - 1, min(num_videos, len(places))).astype(int)
   )
-  splits = metadata.list_splits(out, dataset, rule)
   rows = []
   for place in chosen.tolist():
     split, video = places[place]

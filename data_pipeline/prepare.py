@@ -65,7 +65,7 @@ def prepare(
     root: folder that the videos' paths are relative to.
     out: data root.
     videos: of one dataset, each with its split.
-    rules: 'consecutive', 'uniform' or both.
+    rules: some of `records.RULES`.
     settings: how.
     engine: does the work on videos, then on the files of records.
     console: shows progress.

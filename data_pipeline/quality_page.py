@@ -16,6 +16,7 @@ import re
 
 import numpy as np
 
+from data_pipeline import staging
 from data_pipeline.sources import file_names
 
 Row = Mapping[str, str]
@@ -39,10 +40,7 @@ figcaption { font-size: 13px }
 
 def write(path: str | os.PathLike, rows: Sequence[Row], dataset: str) -> None:
   """Writes the page, whole or not at all."""
-  path = pathlib.Path(path)
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(make(rows, dataset), encoding='utf-8')
-  partial.replace(path)
+  staging.write_whole(pathlib.Path(path), make(rows, dataset))
 
 
 def make(rows: Sequence[Row], dataset: str) -> str:

@@ -124,7 +124,7 @@ def write_whole(path: pathlib.Path, text: str) -> None:
   """Writes a text file, whole or not at all, also where others do the same."""
   partial = _partial(path)
   try:
-    partial.write_text(text)
+    partial.write_text(text, encoding='utf-8')
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)

@@ -121,7 +121,7 @@ def write(
   Args:
     out: the data root.
     dataset: its name.
-    rule: 'consecutive' or 'uniform'.
+    rule: one of `records.RULES`.
     videos: of this command.
     kept: video_id of those of them that have a record, new or stored.
     staging: where the new records lie.

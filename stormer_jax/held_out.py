@@ -15,8 +15,8 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 
-from data_pipeline import clips, views
 from data_pipeline import records as records_lib
+from data_pipeline import views
 from stormer_jax import model, sharding, steps, validation
 from stormer_jax.pretraining import reconstruction
 
@@ -77,17 +77,9 @@ class HeldOut:
     params = state.params if state.ema is None else state.ema
     errors: list[np.ndarray] = []
     variances: list[np.ndarray] = []
-    for batch in clips.eval_dataset(
-      self._records,
-      num_frames=self._config.model.num_frames,
-      batch_size=self._config.data.batch_size,
-      num_threads=self._config.data.num_threads,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      real_only=True,
+    for batch in validation.real_batches(
+      self._config, self._records, self._mesh, on_batch
     ):
-      on_batch()
-      batch = sharding.put_batch(batch, self._mesh)
       made = self._make_batch(
         batch['frames'], batch['landmarks'], batch['seed']
       )

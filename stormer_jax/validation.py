@@ -6,7 +6,8 @@ terms of the loss. Each real clip is scored beside the pseudo-fake that a fixed
 seed makes of it (METHOD 1.4, 9).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from absl import logging
 from flax import nnx
@@ -70,17 +71,9 @@ class Validation:
     """Returns the figures of `summarize`; calls `on_batch` as it goes."""
     params = state.params if state.ema is None else state.ema
     rows = []
-    for batch in clips.eval_dataset(
-      self._records,
-      num_frames=self._config.model.num_frames,
-      batch_size=self._config.data.batch_size,
-      num_threads=self._config.data.num_threads,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      real_only=True,
+    for batch in real_batches(
+      self._config, self._records, self._mesh, on_batch
     ):
-      on_batch()
-      batch = sharding.put_batch(batch, self._mesh)
       pairs = self._make_pairs(
         batch['frames'], batch['landmarks'], batch['seed']
       )
@@ -113,6 +106,26 @@ def check_records(
       f'{config.data.val_dataset}:{config.data.val_split} has no real video'
       f' of {config.model.num_frames} frames (model.num_frames) to validate on'
     )
+
+
+def real_batches(
+  config: config_dict.ConfigDict,
+  records: records_lib.Records,
+  mesh: jax.sharding.Mesh,
+  on_batch: Callable[[], None],
+) -> Iterator[dict[str, Any]]:
+  """Yields all clips of the real held-out videos, placed; calls `on_batch`."""
+  for batch in clips.eval_dataset(
+    records,
+    num_frames=config.model.num_frames,
+    batch_size=config.data.batch_size,
+    num_threads=config.data.num_threads,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    real_only=True,
+  ):
+    on_batch()
+    yield sharding.put_batch(batch, mesh)
 
 
 def summarize(columns: dict[str, np.ndarray]) -> dict[str, float]:

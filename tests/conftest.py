@@ -1,5 +1,6 @@
 """Eight CPU devices, checked shapes, the tiny configuration and data."""
 
+import functools
 import pathlib
 
 import jax
@@ -16,6 +17,7 @@ install_import_hook(['data_pipeline', 'stormer_jax'], 'beartype.beartype')
 
 from configs import tiny  # noqa: E402 after the hook
 from data_pipeline import records  # noqa: E402 after the hook
+from stormer_jax import sharding  # noqa: E402 after the hook
 
 
 @pytest.fixture(scope='session')
@@ -28,6 +30,25 @@ def golden() -> pathlib.Path:
 def tiny_config():
   """A run of seconds, configs/tiny.py."""
   return tiny.get_config()
+
+
+@pytest.fixture(scope='module')
+def quickly(tmp_path_factory):
+  """Programs of one device, compiled once, without optimisation."""
+  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+  new = {
+    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('cache')),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+    'jax_disable_most_optimizations': True,
+  }
+  before = {name: jax.config.values[name] for name in new}
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, 'make_mesh', one)
+    for name, value in new.items():
+      jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+      jax.config.update(name, value)
 
 
 def draw_landmarks(rng: np.random.Generator) -> np.ndarray:

@@ -10,10 +10,12 @@ import saved_state
 
 from configs import base, baselines
 from stormer_jax import detector as detector_lib
-from stormer_jax import kinds, model, sharding, steps, train
+from stormer_jax import kinds, model, steps, train
 from stormer_jax.runs import checkpoint
 from stormer_jax.scoring import evaluate, video_detector
 from stormer_jax.weights import convert
+
+pytestmark = pytest.mark.usefixtures('quickly')
 
 NUM_STEPS = 2
 
@@ -35,25 +37,6 @@ def small(kind):
   config.eval.datasets = ('demo:test',)
   config.eval.num_bootstrap = 20
   return config
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quickly(tmp_path_factory):
-  """Programs of one device, compiled once, without optimisation."""
-  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-  new = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('cache')),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-    'jax_disable_most_optimizations': True,
-  }
-  before = {name: jax.config.values[name] for name in new}
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, 'make_mesh', one)
-    for name, value in new.items():
-      jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-      jax.config.update(name, value)
 
 
 @pytest.fixture(scope='module', params=baselines.KINDS)

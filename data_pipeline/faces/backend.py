@@ -38,6 +38,20 @@ class Faces:
     return float(self.scores[face]) * max(area, 0.0) ** 0.5
 
 
+def on_frame(
+  boxes: Float[np.ndarray, 'f 4'],
+  keypoints: Float[np.ndarray, 'f 5 2'],
+  scores: Float[np.ndarray, 'f'],
+  to_frame: Float[np.ndarray, '2'],
+) -> Faces:
+  """Faces that were found on a canvas, whose pixels have a size (x, y)."""
+  return Faces(
+    boxes=(boxes * np.tile(to_frame, 2)).astype(np.float32),
+    keypoints=(keypoints * to_frame).astype(np.float32),
+    scores=scores.astype(np.float32),
+  )
+
+
 @runtime_checkable
 class BoxFinder(Protocol):
   """Finds faces."""

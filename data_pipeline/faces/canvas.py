@@ -4,9 +4,19 @@ The frame is scaled, its aspect kept, into the upper left corner; the rest is
 black. RGB uint8 in and out.
 """
 
+from collections.abc import Sequence
+
 import cv2
 from jaxtyping import Float, UInt8
 import numpy as np
+
+
+def side_lengths(shape: Sequence[int | str], default: int) -> tuple[int, int]:
+  """Width and height of a model's input [b, 3, h, w], px; `default` if open."""
+  height, width = (
+    side if isinstance(side, int) else default for side in shape[2:]
+  )
+  return width, height
 
 
 def fit(

@@ -59,27 +59,20 @@ class RetinaFace:
       )
     self._order = [widths.index(width) for width in _WIDTHS]
     self._input = inlets[0].name
-    height, width = (
-      side if isinstance(side, int) else _SIDE for side in shape[2:]
-    )
-    self._size = (width, height)
+    self._size = canvas.side_lengths(shape, _SIDE)
     self._file = model_file
 
   def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> backend_lib.Faces:
     """Finds all faces of a frame, best first."""
     picture, to_frame = canvas.fit(frame, self._size)
-    image = picture[..., ::-1].astype(np.float32) - np.array(
-      _MEAN_BGR, np.float32
-    )
+    image = picture[..., ::-1].astype(np.float32) - _MEAN_BGR
     outputs = self._session.run(
       None, {self._input: image.transpose(2, 0, 1)[None]}
     )
     scores, boxes, points = self._decode([outputs[i] for i in self._order])
     kept = boxes_lib.suppress(boxes, scores, _MAX_OVERLAP)
-    return backend_lib.Faces(
-      boxes=(boxes[kept] * np.tile(to_frame, 2)).astype(np.float32),
-      keypoints=(points[kept] * to_frame).astype(np.float32),
-      scores=scores[kept].astype(np.float32),
+    return backend_lib.on_frame(
+      boxes[kept], points[kept], scores[kept], to_frame
     )
 
   def _decode(

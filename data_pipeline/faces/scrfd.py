@@ -59,10 +59,7 @@ class Scrfd:
         f'--face_model={model_file}: not SCRFD: it has {len(outputs)} outputs, '
         f'not {len(_WIDTHS) * len(_STRIDES)}'
       )
-    height, width = (
-      side if isinstance(side, int) else _SIDE for side in shape[2:]
-    )
-    self._size = (width, height)
+    self._size = canvas.side_lengths(shape, _SIDE)
     self._file = model_file
 
   def detect(self, frame: UInt8[np.ndarray, 'h w 3']) -> backend_lib.Faces:
@@ -74,10 +71,8 @@ class Scrfd:
     )
     scores, boxes, points = self._decode(outputs)
     kept = boxes_lib.suppress(boxes, scores, _MAX_OVERLAP)
-    return backend_lib.Faces(
-      boxes=(boxes[kept] * np.tile(to_frame, 2)).astype(np.float32),
-      keypoints=(points[kept] * to_frame).astype(np.float32),
-      scores=scores[kept].astype(np.float32),
+    return backend_lib.on_frame(
+      boxes[kept], points[kept], scores[kept], to_frame
     )
 
   def _decode(

@@ -37,7 +37,7 @@ def test_the_json_of_the_released_code_names_images_of_another_machine(
   tmp_path, images
 ):
   def entry(name, points):
-    path = f'/home/x/test/Swap/{name}'
+    path = f'/elsewhere/test/Swap/{name}'
     return {'image_path': path, 'label': 1, 'orig_lms': points}
 
   entries = [

@@ -3,7 +3,6 @@
 Trains, stops, resumes; what it learned starts a detector. On real frames too.
 """
 
-import functools
 import os
 import pathlib
 
@@ -16,9 +15,11 @@ import saved_state
 from configs import mae_faces, tiny
 from data_pipeline import prepare
 from stormer_jax import detector as detector_lib
-from stormer_jax import flops, model, plan, sharding, steps, train
+from stormer_jax import flops, model, plan, steps, train
 from stormer_jax.runs import checkpoint, metric_writer
 from stormer_jax.weights import convert, weight_file
+
+pytestmark = pytest.mark.usefixtures('quickly')
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGES = pathlib.Path(
@@ -55,25 +56,6 @@ def small(masking='frame', **changes):
   config.optimizer.warmup_epochs = 0
   config.update_from_flattened_dict(changes)
   return config
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quickly(tmp_path_factory):
-  """Programs of one device, compiled once, without optimisation."""
-  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-  new = {
-    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('cache')),
-    'jax_persistent_cache_min_compile_time_secs': 0.0,
-    'jax_disable_most_optimizations': True,
-  }
-  before = {name: jax.config.values[name] for name in new}
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, 'make_mesh', one)
-    for name, value in new.items():
-      jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-      jax.config.update(name, value)
 
 
 @pytest.fixture(

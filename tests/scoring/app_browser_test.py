@@ -14,7 +14,7 @@ import bright_faces
 import pytest
 
 from data_pipeline import demo_videos
-from stormer_jax.scoring import app, jobs, video_detector
+from stormer_jax.scoring import jobs, video_detector
 
 playwright_api = pytest.importorskip('playwright.sync_api')
 
@@ -79,24 +79,6 @@ def open_page(browser):
   assert not wrong
 
 
-@pytest.fixture
-def make_server():
-  made = []
-
-  def make(ready, **limits):
-    server = app.Server(jobs.Jobs(ready, jobs.Limits(**limits)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    made.append((server, thread))
-    return server
-
-  yield make
-  for server, thread in made:
-    server.shutdown()
-    thread.join()
-    server.close()
-
-
 class Held:
   """A detector that answers when it is let go."""
 
@@ -144,11 +126,11 @@ def is_as_wide_as_its_window(page):
   reason='the demo packages are not installed; `make test` installs them',
 )
 def test_a_real_video_is_uploaded_and_its_answer_shown(
-  make_server, open_page, tmp_path
+  start_server, open_page, tmp_path
 ):
   """By the detector that ships, on a desktop and on a phone."""
   demo_videos.lay_out(_PACKAGES, tmp_path)
-  server = make_server(video_detector.Detector.load())
+  server = start_server(video_detector.Detector.load())
   page = open_page(server)
   page.get_by_text('forgotten after 60 minutes').wait_for()
   page.set_input_files('#file', tmp_path / 'carphone_pristine.mp4')
@@ -175,9 +157,9 @@ def test_a_real_video_is_uploaded_and_its_answer_shown(
 
 
 def test_a_text_file_is_told_to_be_none(
-  make_server, open_page, ready, tmp_path
+  start_server, open_page, ready, tmp_path
 ):
-  server = make_server(ready)
+  server = start_server(ready)
   page = open_page(server, 'phone')
   (tmp_path / 'letter.mp4').write_text('Dear Sir or Madam')
   page.set_input_files('#file', tmp_path / 'letter.mp4')
@@ -189,9 +171,9 @@ def test_a_text_file_is_told_to_be_none(
 
 
 def test_two_users_at_once_get_their_own_answers(
-  make_server, open_page, ready, tmp_path
+  start_server, open_page, ready, tmp_path
 ):
-  server = make_server(ready)
+  server = start_server(ready)
   held = server.jobs._detector = Held(ready)
   first, second = open_page(server), open_page(server, 'phone')
   first.set_input_files('#file', make_film(tmp_path / 'red.mp4', True))
@@ -213,9 +195,9 @@ def test_two_users_at_once_get_their_own_answers(
 
 
 def test_a_user_can_cancel_and_begin_again(
-  make_server, open_page, ready, tmp_path
+  start_server, open_page, ready, tmp_path
 ):
-  server = make_server(ready)
+  server = start_server(ready)
   held = server.jobs._detector = Held(ready)
   page = open_page(server)
   page.set_input_files('#file', make_film(tmp_path / 'red.mp4', True))
@@ -235,9 +217,9 @@ def test_a_user_can_cancel_and_begin_again(
 
 
 def test_what_is_refused_is_said_on_the_page(
-  make_server, open_page, ready, tmp_path
+  start_server, open_page, ready, tmp_path
 ):
-  server = make_server(ready, most_bytes=2**20)
+  server = start_server(ready, most_bytes=2**20)
   page = open_page(server)
   page.get_by_text('Files of up to 1 MiB').wait_for()
   (tmp_path / 'long.mp4').write_bytes(bytes(2**20 + 1))

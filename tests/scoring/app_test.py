@@ -1,5 +1,6 @@
 """The page's server: upload to answer, limits, cancelling, and no traces."""
 
+import functools
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import time
 import bright_faces
 import pytest
 
-from stormer_jax.scoring import app, jobs
+from stormer_jax.scoring import jobs
 
 _WAIT = 120.0  # s; a busy machine is slow
 
@@ -24,21 +25,8 @@ def ready():
 
 
 @pytest.fixture
-def make_server(ready):
-  made = []
-
-  def make(**limits):
-    server = app.Server(jobs.Jobs(ready, jobs.Limits(**limits)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    made.append((server, thread))
-    return server
-
-  yield make
-  for server, thread in made:
-    server.shutdown()
-    thread.join()
-    server.close()
+def make_server(start_server, ready):
+  return functools.partial(start_server, ready)
 
 
 @pytest.fixture
