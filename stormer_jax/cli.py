@@ -7,6 +7,7 @@ it hands over to them and adds help that a person can read.
 
 import dataclasses
 import importlib
+import re
 import sys
 import textwrap
 
@@ -169,6 +170,8 @@ def describe(name: str) -> str:
   ]
   for flag in (*command.flags, 'debug'):
     said = (flags.FLAGS[flag].help or '').replace('|', ' | ')  # may be broken
+    # What absl adds to a flag that may be given often.
+    said = re.sub(r';\s*repeat this option to.*', ' May be repeated.', said)
     if flag == 'config':
       said = (
         'A configuration by name or file; without it, where there is a run,'

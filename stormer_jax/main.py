@@ -81,7 +81,7 @@ def define_flags(argv: Sequence[str]) -> None:
     'video',
     None,
     "What to answer for: a file, a folder, a pattern as 'clips/*.mp4', or"
-    ' @LIST, a file of such names; the flag may be repeated or left out.',
+    ' @LIST, a file of such names; the flag itself may be left out.',
   )
   flags.DEFINE_string(
     'html', None, 'Page of the answer; a folder of pages for many videos.'
