@@ -106,6 +106,9 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   synthesis.post_brightness = (-0.3, 0.3)
   synthesis.post_contrast = (-0.3, 0.3)
   synthesis.post_brightness_contrast_prob = 0.3
+  # Both versions out of focus, before the JPEG; not in the paper.
+  synthesis.post_blur_prob = 0.0
+  synthesis.post_blur_sigma = (0.5, 2.0)  # px
   synthesis.jpeg_quality = (40, 100)
   synthesis.jpeg_prob = 0.5
   # Cutout of vulnerable patches (METHOD 3).

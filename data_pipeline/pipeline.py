@@ -103,6 +103,10 @@ def make_pair(
     synthesis,
     image_size,
     gather=_sequential(synthesis),
+    # A key of its own: what is drawn elsewhere stays as it is without a blur.
+    post_blur_sigma=blending.sample_post_blur(
+      jax.random.fold_in(blend_key, 1), synthesis
+    ),
   )
   cells = targets.boundary_cells(
     blend.boundary,

@@ -125,6 +125,7 @@ def _forge(
         post_rgb_shift_prob=0.0,
         post_hsv_shift_prob=0.0,
         post_brightness_contrast_prob=0.0,
+        post_blur_prob=0.0,
         jpeg_prob=0.0,
         cutout_prob=0.0,
         temporal_jitter=0.0,

@@ -47,6 +47,7 @@ _RANGES: dict[str, tuple[int | float, int | float]] = {
   'synthesis.post_hsv_shift': (-255, 255),
   'synthesis.post_brightness': (-1, 1),
   'synthesis.post_contrast': (-1, 1),
+  'synthesis.post_blur_sigma': (_ABOVE_0, 16),
   'synthesis.jpeg_quality': (1, 100),
   'synthesis.cutout_threshold': _SHARE,
   'synthesis.cutout_extra': _SHARE,

@@ -82,6 +82,8 @@ class SynthesisConfig:
   # Younger than some runs, whose config.json does not have them.
   smooth_landmarks: bool = True
   soft_label: str = 'visible'
+  post_blur_prob: float = 0.0
+  post_blur_sigma: tuple[float, float] = (0.5, 2.0)
 
   def __post_init__(self):
     for name, choices in _CHOICES.items():
@@ -268,6 +270,22 @@ def sample_blend_params(
   )
 
 
+def sample_post_blur(
+  key: jax.Array, config: SynthesisConfig
+) -> Float[Array, ''] | None:
+  """Draws the blur of both versions: sigma in px, 0 for none.
+
+  None where the configuration has no such blur, so that nothing is computed.
+  Not in the paper, and so no part of `BlendParams`.
+  """
+  if not config.post_blur_prob:
+    return None
+  on, share = jax.random.uniform(key, (2,))
+  least, greatest = config.post_blur_sigma
+  sigma = least + (greatest - least) * share
+  return jnp.where(on < config.post_blur_prob, sigma, 0.0)
+
+
 def mask_size_bounds(config: SynthesisConfig, size: int) -> tuple[int, int]:
   """Least and greatest size of a mask side while it is softened, px."""
   least, end = (int(factor * size) for factor in config.mask_resize)
@@ -316,6 +334,7 @@ def blend_clip(
   image_size: int,
   *,
   gather: bool,
+  post_blur_sigma: Float[Array, ''] | None = None,
 ) -> Blend:
   """Makes the real and the self-blended version of a clip (METHOD 2.3-2.17).
 
@@ -326,12 +345,17 @@ def blend_clip(
     config: for what is static (bounds, elastic field).
     image_size: px of the output.
     gather: resample by gathers (CPU) instead of matrices.
+    post_blur_sigma: px, 0 for none; of `sample_post_blur`.
   """
   points = landmarks_lib.reorder_forehead(landmarks)
   if config.smooth_landmarks:
     points = landmarks_lib.smooth(points)
   blend = functools.partial(
-    _blend_frames, config=config, image_size=image_size, gather=gather
+    _blend_frames,
+    post_blur_sigma=post_blur_sigma,
+    config=config,
+    image_size=image_size,
+    gather=gather,
   )
   if params.flip.ndim == 0:
     return blend(params, frames, points)
@@ -349,6 +373,7 @@ def _blend_frames(
   frames: UInt8[Array, 't h w 3'],
   points: Float[Array, 't 81 2'],
   *,
+  post_blur_sigma: Float[Array, ''] | None,
   config: SynthesisConfig,
   image_size: int,
   gather: bool,
@@ -386,6 +411,7 @@ def _blend_frames(
   paste = functools.partial(
     _paste,
     params,
+    post_blur_sigma=post_blur_sigma,
     taps=taps,
     config=config,
     image_size=image_size,
@@ -402,7 +428,9 @@ def _blend_frames(
   return Blend(clips=clips, hull=hull, mask=mask, boundary=boundary)
 
 
-def _paste(params, frames, mask, *, taps, config, image_size, gather):
+def _paste(
+  params, frames, mask, *, post_blur_sigma, taps, config, image_size, gather
+):
   """Both versions of frames with a blending mask (METHOD 2.8-2.17), uint8."""
   # Planar, as the last axis should fill vector lanes.
   images = jnp.moveaxis(frames, -1, 1)
@@ -425,7 +453,7 @@ def _paste(params, frames, mask, *, taps, config, image_size, gather):
   both = photometric.truncate(target[None] + weight * change)
   both = both.reshape(-1, *both.shape[2:])
   both = crop_and_resize(both, params.margin, image_size, gather=gather)
-  both = _augment_both(params, both, gather=gather)
+  both = _augment_both(params, both, post_blur_sigma, config, gather=gather)
   return both.reshape(2, -1, *both.shape[1:]).astype(jnp.uint8)
 
 
@@ -490,7 +518,7 @@ def _hull(params, points, maps_y, maps_x, config, size, *, gather):
   return warp.displace(hull, field, reach=reach, gather=gather)
 
 
-def _augment_both(params, images, *, gather):
+def _augment_both(params, images, post_blur_sigma, config, *, gather):
   """Photometric changes that real and pseudo-fake share (METHOD 2.17)."""
 
   def sometimes(on, change, images):
@@ -510,6 +538,14 @@ def _augment_both(params, images, *, gather):
     jnp.where(on, params.post_brightness, 0.0),
     jnp.where(on, params.post_contrast, 0.0),
   )
+  if post_blur_sigma is not None:
+    images = sometimes(
+      post_blur_sigma > 0,
+      lambda images: photometric.gaussian_blur(
+        images, post_blur_sigma, max_sigma=config.post_blur_sigma[1]
+      ),
+      images,
+    )
   return sometimes(
     params.jpeg_on,
     lambda images: photometric.jpeg(images, params.jpeg_quality, gather=gather),

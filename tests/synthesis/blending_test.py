@@ -288,6 +288,33 @@ def test_jitter_varies_mask_and_colour_alone(config):
   np.testing.assert_array_equal(none.noise[3], params.noise)
 
 
+def test_a_blur_of_both_versions_is_drawn_as_often_as_asked(config):
+  blurred = dataclasses.replace(
+    config, post_blur_prob=0.5, post_blur_sigma=(1.0, 3.0)
+  )
+  keys = jax.random.split(jax.random.key(0), 4000)
+  draw = functools.partial(blending.sample_post_blur, config=blurred)
+  sigma = np.asarray(jax.vmap(draw)(keys))
+  assert abs((sigma > 0).mean() - 0.5) < 4.4 * 0.5 / np.sqrt(4000)
+  assert_uniform(sigma[sigma > 0], 1.0, 3.0)
+  assert blending.sample_post_blur(keys[0], config) is None
+
+
+def test_a_blur_softens_both_versions_alike(clips, blend, sample):
+  params = sample(np.uint32(3)).replace(jpeg_on=jnp.bool_(False))
+  clip = (jnp.asarray(clips[f'clip0/{x}']) for x in ('frames', 'landmarks'))
+  make = functools.partial(blend, params, *clip)
+
+  def roughness(sigma):
+    made = make(post_blur_sigma=jnp.float32(sigma)).clips
+    return np.abs(np.diff(np.float32(made), axis=-1)).mean(axis=(1, 2, 3, 4))
+
+  assert (roughness(2.0) < 0.9 * roughness(0.0)).all()
+  np.testing.assert_array_equal(
+    make(post_blur_sigma=jnp.float32(0)).clips, make().clips
+  )
+
+
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [

@@ -2,6 +2,7 @@
 
 import functools
 
+import cv2
 import dm_pix
 import jax
 import jax.numpy as jnp
@@ -145,3 +146,15 @@ def test_flat_images_stay_finite(operations, value):
     out = operations[name](image, jnp.float32(params))
     assert jnp.isfinite(out).all()
     assert out.min() >= 0 and out.max() <= 255
+
+
+@pytest.mark.parametrize('sigma', [0.5, 1.3, 2.0])
+def test_a_gaussian_blur_is_that_of_opencv(arrays, sigma):
+  image = arrays['face'][30:131, 20:151]
+  theirs = cv2.GaussianBlur(
+    np.float32(image), (13, 13), sigma, borderType=cv2.BORDER_REFLECT_101
+  )
+  blur = jax.jit(functools.partial(photometric.gaussian_blur, max_sigma=2.0))
+  ours = packed(blur(planar(image), jnp.float32(sigma)))
+  # Its own are not rounded.
+  assert np.abs(ours - theirs).max() <= 0.5 + 1e-3
