@@ -21,6 +21,7 @@ def test_it_comes_without_outputs():
     assert cell['outputs'] == [] and cell['execution_count'] is None
 
 
+@pytest.mark.extra
 # Of the notebook's own machinery.
 @pytest.mark.filterwarnings('ignore')
 def test_it_runs_from_top_to_bottom(tmp_path, monkeypatch):

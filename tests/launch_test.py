@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from configs import base
 from stormer_jax.runs import metric_writer
@@ -105,11 +106,10 @@ def test_every_script_has_a_stored_dry_run():
 
 
 def shown_job(name):
-  yaml = pytest.importorskip('yaml')
   return yaml.safe_load(dry_run(*CASES[name]).stdout)
 
 
-@pytest.mark.parametrize('name', JOBS)
+@pytest.mark.parametrize('name', sorted(JOBS))
 def test_a_job_has_our_arguments_and_an_index_for_each_entry(name):
   spec = shown_job(name)['spec']
   (container,) = spec['template']['spec']['containers']
@@ -133,7 +133,7 @@ def test_a_job_asks_for_the_machines_that_were_named():
   assert tpu['containers'][0]['resources'] == {'limits': {'google.com/tpu': 8}}
 
 
-@pytest.mark.parametrize('name', CASES.keys() - JOBS)
+@pytest.mark.parametrize('name', sorted(CASES.keys() - JOBS))
 def test_what_is_shown_is_what_a_shell_would_be_given(name):
   # Words survive the quoting: a shell that reads the line sees our arguments.
   arguments = CASES[name][2]

@@ -107,6 +107,7 @@ class Bucket(http.server.BaseHTTPRequestHandler):
       pass  # a reader hangs up when it has its record
 
 
+@pytest.mark.extra
 def test_records_of_a_bucket_are_those_of_the_folder(tmp_path, monkeypatch):
   pytest.importorskip('gcsfs')
   write_example(tmp_path / 'data')

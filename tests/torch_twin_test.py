@@ -21,6 +21,8 @@ torch = pytest.importorskip(
 )
 twin_lib = pytest.importorskip('benchmarks.torch_twin')
 
+pytestmark = pytest.mark.extra
+
 VARIANTS = {
   'official': {'temporal_token': 'first_clip', 'map_layout': 'scrambled'},
   'fixed_temp': {'temporal_token': 'learned', 'map_layout': 'scrambled'},

@@ -86,6 +86,7 @@ def test_the_head_is_the_networks_own_convolution_and_mean_pooling(
   )
 
 
+@pytest.mark.extra
 def test_real_weights_pool_what_pytorch_pools(golden):
   """On a real crop, the whole network but its classifier, in float64."""
   torch = pytest.importorskip('torch')

@@ -58,6 +58,7 @@ def test_the_order_of_the_frames_matters():
   np.testing.assert_allclose(jitted['logits'], there, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize('frames', [1, 3, 4])
 def test_it_computes_what_pytorchs_layers_do(frames):
   torch = pytest.importorskip('torch')

@@ -12,6 +12,8 @@ from tests.engines import small_work
 pytest.importorskip('apache_beam')
 from data_pipeline.engines import beam
 
+pytestmark = pytest.mark.extra
+
 HERE = ('runner=DirectRunner', 'direct_running_mode=in_memory')
 APART = (
   *('runner=DirectRunner', 'direct_running_mode=multi_processing'),

@@ -17,6 +17,8 @@ from data_pipeline.faces import (
 
 dlib = pytest.importorskip('dlib')
 
+pytestmark = pytest.mark.extra
+
 
 @pytest.fixture(scope='module')
 def folder() -> pathlib.Path:

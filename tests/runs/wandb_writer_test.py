@@ -28,6 +28,7 @@ def history(folder):
   return result
 
 
+@pytest.mark.extra
 def test_it_gets_the_figures_of_every_step_offline(tmp_path, monkeypatch):
   pytest.importorskip('wandb')
   monkeypatch.setenv('WANDB_MODE', 'offline')
@@ -47,6 +48,7 @@ def test_it_gets_the_figures_of_every_step_offline(tmp_path, monkeypatch):
   assert len(metric_writer.read_metrics(tmp_path / 'metrics.jsonl')) == 3
 
 
+@pytest.mark.extra
 def test_a_run_goes_on_under_the_id_that_its_workdir_remembers(
   tmp_path, monkeypatch
 ):
@@ -60,6 +62,7 @@ def test_a_run_goes_on_under_the_id_that_its_workdir_remembers(
   assert begun[0]['resume'] == 'allow'
 
 
+@pytest.mark.extra
 def test_what_the_server_refuses_is_one_line_with_the_fix(
   tmp_path, monkeypatch
 ):

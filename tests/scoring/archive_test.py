@@ -122,6 +122,7 @@ def test_an_engine_needs_a_table(ready, tmp_path):
       )
 
 
+@pytest.mark.extra
 def test_beam_answers_for_two_hundred_videos_as_one_process_does(
   ready, tmp_path
 ):

@@ -16,6 +16,7 @@ def film(tmp_path_factory):
   return bright_faces.write_squares(path, 12, lambda t: [(100, 100, True)])
 
 
+@pytest.mark.extra
 def test_a_file_without_a_manifest_carries_none(film, monkeypatch):
   pytest.importorskip('c2pa')
   assert credentials.read(film) == answer.Credentials('none')
@@ -36,7 +37,6 @@ def test_what_can_carry_no_manifest_is_not_opened_as_if_it_could(tmp_path):
 
 def certify(folder):
   """A certificate of a signer whom nobody knows, and its key."""
-  pytest.importorskip('cryptography')
   from cryptography import x509
   from cryptography.hazmat.primitives import hashes, serialization
   from cryptography.hazmat.primitives.asymmetric import ec
@@ -138,6 +138,7 @@ def sign(film, out, remote=''):
   return out
 
 
+@pytest.mark.extra
 def test_a_manifest_says_who_made_the_file_and_with_what(film, tmp_path):
   said = credentials.read(sign(film, tmp_path / 'signed.mp4'))
   assert said.state == 'valid', said
@@ -146,6 +147,7 @@ def test_a_manifest_says_who_made_the_file_and_with_what(film, tmp_path):
   assert said.actions == ('c2pa.created',) and not said.problems
 
 
+@pytest.mark.extra
 def test_a_file_that_was_changed_after_it_was_signed_is_found_out(
   film, tmp_path
 ):
@@ -160,6 +162,7 @@ def test_a_file_that_was_changed_after_it_was_signed_is_found_out(
   )
 
 
+@pytest.mark.extra
 def test_a_manifest_elsewhere_is_not_fetched(film, tmp_path):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
@@ -171,6 +174,7 @@ def test_a_manifest_elsewhere_is_not_fetched(film, tmp_path):
       server.accept()
 
 
+@pytest.mark.extra
 def test_a_damaged_manifest_is_an_answer_and_not_a_crash(film, tmp_path):
   signed = sign(film, tmp_path / 'signed.mp4')
   content = bytearray(signed.read_bytes())

@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow
+from pyarrow import csv, parquet
 import pytest
 
 from stormer_jax.scoring import score_file
@@ -43,9 +45,6 @@ def test_every_way_to_write_a_label_is_read_to_the_last_bit(tmp_path):
 
 
 def test_gzip_and_parquet_hold_the_same(tmp_path):
-  pyarrow = pytest.importorskip('pyarrow')
-  from pyarrow import csv, parquet
-
   plain = write(tmp_path, PLAIN)
   (want,) = score_file.read(plain)
   with gzip.open(tmp_path / 'mine.csv.gz', 'wt') as file:

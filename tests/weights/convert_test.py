@@ -12,6 +12,7 @@ import jax
 from ml_collections import config_dict
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from configs import base
 from stormer_jax import detector, steps
@@ -87,10 +88,9 @@ def test_weights_go_to_a_run_and_back_bit_by_bit(tmp_path, source, state_dict):
 def test_files_go_to_safetensors_that_the_package_reads(
   tmp_path, source, state_dict
 ):
-  numpy_safetensors = pytest.importorskip('safetensors.numpy')
   convert.convert(source, tmp_path / 'a.safetensors')
   assert_same(tmp_path / 'a.safetensors', state_dict)
-  theirs = numpy_safetensors.load_file(tmp_path / 'a.safetensors')
+  theirs = safetensors.numpy.load_file(tmp_path / 'a.safetensors')
   assert theirs.keys() == state_dict.keys()
   for name, value in state_dict.items():
     np.testing.assert_array_equal(theirs[name], value)
@@ -99,6 +99,7 @@ def test_files_go_to_safetensors_that_the_package_reads(
   assert_same(tmp_path / 'b.safetensors', state_dict)
 
 
+@pytest.mark.extra
 def test_a_pth_loads_strictly_in_torch(tmp_path, source, state_dict):
   torch = pytest.importorskip('torch', reason='torch is not installed')
   twin_lib = pytest.importorskip('benchmarks.torch_twin')

@@ -566,6 +566,7 @@ def test_resizing_is_bicubic_with_antialiasing(old, expected):
   np.testing.assert_allclose(square.reshape(new, new), expected, atol=2e-6)
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(('old', 'new'), [(14, 16), (16, 14), (4, 7), (7, 4)])
 def test_resizing_agrees_with_torch(old, new):
   torch = pytest.importorskip('torch', reason='torch is not installed')

@@ -118,6 +118,7 @@ def test_other_weights_and_a_model_without_a_stem_are_refused():
     stem_weights.init_stem(*shapes, lite_weights.make())
 
 
+@pytest.mark.extra
 def test_the_real_weights_compute_what_pytorch_computes(golden):
   """On real crops, up to each stride, against PyTorch in float64."""
   torch = pytest.importorskip('torch')

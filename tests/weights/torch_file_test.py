@@ -210,6 +210,7 @@ def test_archives_of_other_kinds_are_named(tmp_path):
     torch_file.read_torch_file(path)
 
 
+@pytest.mark.extra
 def test_what_torch_itself_writes_is_read(tmp_path):
   torch = pytest.importorskip('torch', reason='torch is not installed')
   base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
