@@ -10,6 +10,7 @@ Introduction to the Bootstrap, 1993, chapters 13 and 16.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
@@ -218,6 +219,53 @@ def mean(
   if len(draws) < len(samples):
     return summary(value, None, why_none)
   return summary(value, np.mean(draws, axis=0), why_none)
+
+
+def mean_difference(
+  samples: Sequence[tuple[Sample, Sample]],
+  name: str,
+  *,
+  num_bootstrap: int = 1000,
+  seed: int = 0,
+) -> Estimate:
+  """Computes the mean of a figure over some samples minus that over others.
+
+  Args:
+    samples: The same videos twice, otherwise scored; both are measured on the
+      same resamples. Of several pairs, each is resampled by itself.
+    name: Of `metrics.figures`; one without a threshold.
+    num_bootstrap: As in `estimates`.
+    seed: As in `estimates`.
+
+  Returns:
+    first - second; nan with the reason of the first that has not the figure.
+  """
+  for sample in itertools.chain(*samples):
+    reason = metrics.undefined(name, sample.labels, sample.scores)
+    if reason:
+      several = ' in one of them' if len(samples) > 1 else ''
+      return undefined(f'{reason}{several}')
+  values, draws, why_none = [], [], ''
+  for index, (first, second) in enumerate(samples):
+    why_none = why_none or too_few(first.labels, first.clusters)
+    values.append(
+      metrics.single(name, first.labels, first.scores)
+      - metrics.single(name, second.labels, second.scores)
+    )
+    if num_bootstrap and not why_none:
+      one, other = (
+        draw(
+          # The clusters of both are those of the first.
+          Sample(first.labels, sample.scores, first.clusters),
+          names=[name],
+          num_bootstrap=num_bootstrap,
+          seed=(seed, index),
+        )[name]
+        for sample in (first, second)
+      )
+      draws.append(one - other)
+  whole = np.mean(draws, axis=0) if len(draws) == len(samples) else None
+  return summary(float(np.mean(values)), whole, why_none)
 
 
 def pooled(samples: Sequence[Sample]) -> tuple[Sample, Int[np.ndarray, 'n']]:

@@ -217,7 +217,7 @@ def evaluate(
     system = pathlib.Path(workdir).resolve().name
     made = study.of_run(system, results)
     study.write(made, out)
-    for table in robustness.make_tables(made.rows):
+    for table in robustness.make_tables(made.rows, made.changes):
       print(tables.text(table), flush=True)
   for folder in folders:
     journal_lib.remove(folder)

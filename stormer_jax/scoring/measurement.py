@@ -208,16 +208,8 @@ def compare(
     first - second by figure, with the interval of the paired bootstrap; for
     the AUC DeLong's p-value too, where no videos belong together.
   """
-  units = _units(first, dataclasses.replace(protocol, level='video'))
-  others = _units(second, dataclasses.replace(second_protocol, level='video'))
-  place = {second.keys[row]: i for i, row in enumerate(others.rows.tolist())}
-  shared = [
-    (i, place[first.keys[row]])
-    for i, row in enumerate(units.rows.tolist())
-    if first.keys[row] in place
-  ]
-  ours, theirs = np.array(shared, int).reshape(-1, 2).T
-  mine, other = units.select(ours).sample, others.select(theirs).sample
+  units, others = _of_both(first, second, protocol, second_protocol)
+  mine, other = units.sample, others.sample
   estimates = bootstrap.differences(
     mine.labels,
     mine.scores,
@@ -240,11 +232,62 @@ def compare(
       dataset=first.dataset,
       figure=name,
       estimate=estimate,
-      num_videos=len(shared),
+      num_videos=len(mine.labels),
       p_value=p_value if name == 'auc' else math.nan,
     )
     for name, estimate in estimates.items()
   )
+
+
+def auc_changes(
+  first: score_file.SavedScores,
+  second: score_file.SavedScores,
+  protocol: protocol_lib.Protocol,
+  second_protocol: protocol_lib.Protocol,
+) -> dict[str, tuple[bootstrap.Estimate, int]]:
+  """Compares the AUCs of one system on the same videos, otherwise kept.
+
+  Returns:
+    By part, 'all' and where there are groups 'mean' (of them): first - second
+    over the videos that have a score both times, with the interval of the
+    paired bootstrap, and their number.
+  """
+  units, others = _of_both(first, second, protocol, second_protocol)
+  found = {'all': [(units.sample, others.sample)]}
+  names = np.array(first.group, object)[units.rows]
+  if groups := _groups(first, units):
+    found['mean'] = [
+      (own.sample, others.select(names == name).sample)
+      for name, own in groups.items()
+    ]
+  return {
+    part: (
+      bootstrap.mean_difference(
+        samples, 'auc', num_bootstrap=protocol.num_bootstrap
+      ),
+      sum(len(one.labels) for one, _ in samples),
+    )
+    for part, samples in found.items()
+  }
+
+
+def _of_both(
+  first: score_file.SavedScores,
+  second: score_file.SavedScores,
+  protocol: protocol_lib.Protocol,
+  second_protocol: protocol_lib.Protocol,
+) -> tuple[_Units, _Units]:
+  """The videos that both have scored, in one order."""
+  units = _units(first, dataclasses.replace(protocol, level='video'))
+  others = _units(second, dataclasses.replace(second_protocol, level='video'))
+  place = {second.keys[row]: i for i, row in enumerate(others.rows.tolist())}
+  shared = [
+    (i, place[first.keys[row]])
+    for i, row in enumerate(units.rows.tolist())
+    if first.keys[row] in place
+  ]
+  ours, theirs = np.array(shared, int).reshape(-1, 2).T
+  return units.select(ours), others.select(theirs)
 
 
 def pairs(systems: Sequence[str]) -> list[tuple[str, str]]:

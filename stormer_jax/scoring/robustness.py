@@ -1,7 +1,8 @@
 """Figures of a data set under damage -> tables and curves of robustness.
 
-Enter: rows of `measurement`. Leave: for each system and data set a table of
-kinds by levels, a curve of it, and the lines of robustness.csv. A damaged set
+Enter: scores and rows of `measurement`. Leave: for each system and data set a
+table of kinds by levels, one of the changes that the damage makes, a curve of
+it, and the lines of robustness.csv. A damaged set
 is known by its name: NAME-KIND-LEVEL, as `prepare --corrupt` writes it, whose
 videos were damaged before faces were cut out; or NAME-crops-KIND-LEVEL, as
 `evaluate --corrupt` names it, the crops of NAME damaged. Level 0 is NAME.
@@ -9,9 +10,17 @@ videos were damaged before faces were cut out; or NAME-crops-KIND-LEVEL, as
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import math
 import re
 
-from stormer_jax.scoring import bootstrap, measurement, plots, tables
+from stormer_jax.scoring import (
+  bootstrap,
+  measurement,
+  plots,
+  protocol,
+  score_file,
+  tables,
+)
 
 _LEVELS = range(6)
 _CROPS = '-crops'
@@ -49,6 +58,25 @@ class Curve:
   part: str
   kind: str
   rows: Mapping[int, measurement.Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+  """What damage did to an AUC: with it minus without, same videos.
+
+  Attributes:
+    system: What scored.
+    dataset: The damaged set.
+    part: As of a `Curve`.
+    estimate: The difference; its interval is of the paired bootstrap.
+    num_videos: That have a score both ways.
+  """
+
+  system: str
+  dataset: str
+  part: str
+  estimate: bootstrap.Estimate
+  num_videos: int
 
 
 def set_name(dataset: str, kind: str, level: int) -> str:
@@ -105,8 +133,32 @@ def curves(rows: Sequence[measurement.Row]) -> list[Curve]:
   return [Curve(*key, by_level) for key, by_level in found.items()]
 
 
-def make_tables(rows: Sequence[measurement.Row]) -> list[tables.Table]:
-  """Kinds by levels, a table for each system, set and figure."""
+def changes(
+  scored: Iterable[tuple[score_file.SavedScores, protocol.Protocol]],
+) -> tuple[Change, ...]:
+  """Measures what damage changed, over videos, of each system and set."""
+  by_key = {(s.system, s.dataset): (s, p) for s, p in scored}
+  made = []
+  for (system, dataset), (own, own_protocol) in by_key.items():
+    found = parse(dataset)
+    if found and (whole := by_key.get((system, found.base))):
+      for part, (estimate, num) in measurement.auc_changes(
+        own, whole[0], own_protocol, whole[1]
+      ).items():
+        made.append(Change(system, dataset, part, estimate, num))
+  return tuple(made)
+
+
+def make_tables(
+  rows: Sequence[measurement.Row], changed: Sequence[Change] = ()
+) -> list[tables.Table]:
+  """Kinds by levels, a table for each system, set and figure, and its changes.
+
+  Args:
+    rows: Of all sets.
+    changed: From `changes`; where there is none, no table of them.
+  """
+  by_set = _by_set(changed)
   made = []
   for (system, base, of_crops, part), own in _by_table(curves(rows)).items():
     of = 'crops' if of_crops else 'videos'
@@ -128,7 +180,44 @@ def make_tables(rows: Sequence[measurement.Row]) -> list[tables.Table]:
         ),
       )
     )
+    cells = tuple(
+      (curve.kind, *(_change(curve, level, by_set) for level in _LEVELS[1:]))
+      for curve in own
+    )
+    if any(any(row[1:]) for row in cells):
+      made.append(
+        tables.Table(
+          f'Change by damage: {base}, {system}, damaged {of}: {_PARTS[part]}',
+          ('damage', *(f'level {i}' for i in _LEVELS[1:])),
+          cells,
+          'With the damage minus without, in points, on the videos that have a'
+          ' score both ways, with the 95 % interval of the paired bootstrap. An'
+          ' interval without 0 is a change that the number of videos does not'
+          ' explain.',
+        )
+      )
   return made
+
+
+def _by_set(
+  changed: Sequence[Change],
+) -> dict[tuple[str, str, str], Change]:
+  return {(c.system, c.dataset, c.part): c for c in changed}
+
+
+def _change(
+  curve: Curve, level: int, by_set: dict[tuple[str, str, str], Change]
+) -> str:
+  found = _find_change(curve, level, by_set)
+  return tables.shown_difference('auc', found.estimate) if found else ''
+
+
+def _find_change(
+  curve: Curve, level: int, by_set: dict[tuple[str, str, str], Change]
+) -> Change | None:
+  if level not in curve.rows:
+    return None
+  return by_set.get((curve.system, curve.rows[level].dataset, curve.part))
 
 
 def _shown(curve: Curve, level: int) -> str:
@@ -158,23 +247,34 @@ def _estimates(curve: Curve) -> list[tuple[int, bootstrap.Estimate]]:
   return [(level, row.estimate) for level, row in sorted(curve.rows.items())]
 
 
-def lines(rows: Sequence[measurement.Row]) -> list[list]:
+def lines(
+  rows: Sequence[measurement.Row], changed: Sequence[Change] = ()
+) -> list[list]:
   """Lines of robustness.csv under `HEADER`; level 0 once for each kind."""
-  return [
-    [
-      *(curve.system, curve.base, 'crops' if curve.of_crops else 'videos'),
-      *(curve.part, curve.kind, level, row.figure),
-      *(row.estimate.value, row.estimate.low, row.estimate.high),
-      *(row.num_real, row.num_fake),
-    ]
-    for curve in curves(rows)
-    for level, row in sorted(curve.rows.items())
-  ]
+  by_set = _by_set(changed)
+  made = []
+  for curve in curves(rows):
+    for level, row in sorted(curve.rows.items()):
+      change = _find_change(curve, level, by_set)
+      by = change.estimate if change else bootstrap.undefined('')
+      made.append(
+        [
+          *(curve.system, curve.base, 'crops' if curve.of_crops else 'videos'),
+          *(curve.part, curve.kind, level, row.figure),
+          *(row.estimate.value, row.estimate.low, row.estimate.high),
+          *(row.num_real, row.num_fake),
+          *(by.value, by.low, by.high),
+          change.num_videos if change else math.nan,
+        ]
+      )
+  return made
 
 
 HEADER = (
   *('system', 'dataset', 'damaged', 'part', 'kind', 'level', 'figure'),
   *('value', 'low', 'high', 'num_real', 'num_fake'),
+  # With the damage minus without, of so many videos.
+  *('change', 'change_low', 'change_high', 'num_both'),
 )
 
 

@@ -55,6 +55,7 @@ class Study:
   protocols: tuple[protocol_lib.Protocol, ...]
   rows: tuple[measurement.Row, ...]
   differences: tuple[measurement.Difference, ...]
+  changes: tuple[robustness.Change, ...] = ()  # by damage
 
   @property
   def systems(self) -> list[str]:
@@ -139,7 +140,13 @@ def make_study(
           by_key[name, dataset] for name in (first, second)
         )
         differences += measurement.compare(one, two, one_protocol, two_protocol)
-  return Study(tuple(scores), tuple(protocols), tuple(rows), tuple(differences))
+  return Study(
+    tuple(scores),
+    tuple(protocols),
+    tuple(rows),
+    tuple(differences),
+    robustness.changes(zip(scores, protocols, strict=True)),
+  )
 
 
 def of_run(system: str, results: Sequence[report_lib.Scores]) -> Study:
@@ -156,7 +163,13 @@ def of_run(system: str, results: Sequence[report_lib.Scores]) -> Study:
   ]
   own = _undamaged(scores, protocols)
   rows += measurement.over_sets([s for s, _ in own], [p for _, p in own])
-  return Study(scores, protocols, tuple(rows), ())
+  return Study(
+    scores,
+    protocols,
+    tuple(rows),
+    (),
+    robustness.changes(zip(scores, protocols, strict=True)),
+  )
 
 
 def _undamaged(
@@ -194,7 +207,7 @@ def write(study: Study, out: str | os.PathLike[str]) -> None:
   _write(out / 'figures.csv', figures_csv(study.rows))
   _write(out / 'differences.csv', differences_csv(study.differences))
   _write(out / 'roc.csv', roc_csv(study))
-  if damaged := robustness.lines(study.rows):
+  if damaged := robustness.lines(study.rows, study.changes):
     _write(out / 'robustness.csv', _csv([*robustness.HEADER], damaged))
   _write(out / 'report.md', _markdown(made_tables, made_plots))
   _write(out / 'report.html', _html(made_tables, made_plots))
@@ -204,7 +217,7 @@ def make_tables(study: Study) -> list[tables.Table]:
   """Returns the tables that there is something to say in."""
   made = [_overview(study)]
   made += [_figures(study, dataset) for dataset in study.datasets]
-  made += robustness.make_tables(study.rows)
+  made += robustness.make_tables(study.rows, study.changes)
   made += [_conventions(study), _levels(study)]
   made += [
     _parts(study, dataset, part)

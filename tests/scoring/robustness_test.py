@@ -6,8 +6,16 @@ import xml.etree.ElementTree
 import measurement_test
 import numpy as np
 import pytest
+import scipy.stats
 
-from stormer_jax.scoring import measurement, plots, robustness, study, tables
+from stormer_jax.scoring import (
+  delong,
+  measurement,
+  plots,
+  robustness,
+  study,
+  tables,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +67,8 @@ def test_a_cell_is_the_area_of_its_set_with_its_interval():
   made = make_rows(make_scores())
   first, second = [
     table
-    for table in robustness.make_tables(made.rows)
-    if 'faces:test, a' in table.title
+    for table in robustness.make_tables(made.rows, made.changes)
+    if 'Robustness: faces:test, a' in table.title
   ]
   assert 'damaged videos' in first.title and 'damaged crops' in second.title
   (row,) = first.rows
@@ -81,6 +89,116 @@ def test_a_cell_is_the_area_of_its_set_with_its_interval():
   )
   ((kind, none, *_),) = second.rows
   assert (kind, none) == ('noise', areas['faces:test'])
+
+
+def with_scores(values, name='faces', labels=None, **columns):
+  own = measurement_test.saved(
+    num=len(values), dataset=f'{name}:test', **columns
+  )
+  labels = own.labels if labels is None else labels
+  return dataclasses.replace(
+    own,
+    labels=labels,
+    scores=np.array(values, float),
+    clip_logits=((),) * len(values),
+  )
+
+
+def change(whole, damaged, num_bootstrap=4000):
+  made = study.make_study([whole, damaged], {'num_bootstrap': num_bootstrap})
+  (found,) = [c for c in made.changes if c.part == 'all']
+  return found
+
+
+def test_the_change_of_fakes_that_fall_below_all_reals_is_a_binomial_one():
+  """Each resample holds Binomial(40, 1/4) of the 10 fakes that fell."""
+  labels = np.arange(80) % 2
+  fell = (np.arange(80) < 20) & (labels == 1)
+  before = np.where(labels == 1, 0.9, 0.5)
+  found = change(
+    with_scores(before, labels=labels),
+    with_scores(np.where(fell, 0.1, before), 'faces-blur-2', labels),
+  )
+  share = scipy.stats.binom(40, 0.25)
+  assert found.estimate.value == -0.25 and found.num_videos == 80
+  assert found.estimate.low == pytest.approx(-share.ppf(0.975) / 40, abs=0.026)
+  assert found.estimate.high == pytest.approx(-share.ppf(0.025) / 40, abs=0.026)
+
+
+def test_the_interval_of_a_change_is_delongs_and_not_that_of_two_samples():
+  rng = np.random.default_rng(0)
+  labels = np.arange(400) % 2
+  before = scipy.special.expit(rng.normal(labels, 1))
+  after = np.clip(before - 0.1 * labels + rng.normal(0, 0.05, 400), 0, 1)
+  found = change(
+    with_scores(before, labels=labels),
+    with_scores(after, 'faces-crops-noise-4', labels),
+  ).estimate
+  want = delong.compare(labels, after, before)
+  assert found.value == pytest.approx(want.difference, abs=1e-12)
+  width = want.high - want.low
+  assert found.low == pytest.approx(want.low, abs=0.1 * width)
+  assert found.high == pytest.approx(want.high, abs=0.1 * width)
+  # Of videos that are others each time it would be several times as wide.
+  alone = [delong.compare(labels, s, 1 - s) for s in (before, after)]
+  assert width < 0.5 * np.hypot(*(x.standard_error / 2 for x in alone)) * 3.92
+
+
+def test_damage_that_keeps_the_order_changes_nothing():
+  whole = measurement_test.saved()
+  whole = dataclasses.replace(whole, clip_logits=((),) * 40)
+  found = change(whole, with_scores(whole.scores / 2, 'faces-blur-1')).estimate
+  assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+def test_a_change_is_of_the_videos_that_have_a_score_both_ways():
+  made = make_rows(make_scores(['g', 'h'] * 10 + ['h', 'g'] * 10))
+  by_key = {(c.system, c.dataset, c.part): c for c in made.changes}
+  assert len(by_key) == 2 * 3 * 2  # systems, damaged sets, all and mean
+  whole, _, damaged, *_ = make_scores()
+  left = np.arange(2, 40)  # two have no score any more
+  areas = [
+    measurement.metrics.auc(s.labels[left], s.scores[left])
+    for s in (damaged, whole)
+  ]
+  found = by_key['a', 'faces-blur-3:test', 'all']
+  assert found.num_videos == 38
+  assert found.estimate.value == pytest.approx(areas[0] - areas[1], abs=1e-12)
+  groups = np.array(['g', 'h'] * 10 + ['h', 'g'] * 10)[left]
+  by_group = [
+    measurement.metrics.auc(s.labels[own], s.scores[own])
+    * (1 if s is damaged else -1)
+    for s in (damaged, whole)
+    for own in (left[groups == 'g'], left[groups == 'h'])
+  ]
+  mean = by_key['a', 'faces-blur-3:test', 'mean'].estimate
+  assert mean.value == pytest.approx(sum(by_group) / 2, abs=1e-12)
+  assert mean.low <= mean.value <= mean.high
+
+
+def test_changes_stand_in_a_table_of_their_own_and_in_the_lines():
+  made = make_rows(make_scores())
+  (table, _) = [
+    table
+    for table in study.make_tables(made)
+    if 'Change by damage: faces:test, b' in table.title
+  ]
+  (found,) = [
+    c
+    for c in made.changes
+    if (c.system, c.dataset) == ('b', 'faces-blur-1:test')
+  ]
+  text = tables.shown_difference('auc', found.estimate)
+  assert table.rows[0][:3] == ('blur', text, '')
+  lines = [
+    dict(zip(robustness.HEADER, line, strict=True))
+    for line in robustness.lines(made.rows, made.changes)
+  ]
+  none, first, _ = [
+    x for x in lines if (x['system'], x['kind']) == ('b', 'blur')
+  ]
+  assert np.isnan(none['change']) and np.isnan(none['num_both'])
+  assert (first['change'], first['num_both']) == (found.estimate.value, 39)
 
 
 def test_groups_have_a_table_of_their_mean():
