@@ -441,7 +441,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   args = _parse(argv)
   console = rich.console.Console(stderr=True)
   root = pathlib.Path(args.root)

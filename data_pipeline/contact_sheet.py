@@ -28,7 +28,7 @@ _LOOPS = 6
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command; returns the exit status."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   arguments = _parse(argv)
   try:
     config = runpy.run_path(arguments.config)['get_config']()

@@ -101,7 +101,7 @@ def lay_out(packages: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   parser = command_line.Parser(
     prog='python -m data_pipeline.demo_videos',
     description='Lays out the face videos that PyPI packages ship.',

@@ -545,7 +545,7 @@ def _inspect(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   args = _parse(argv)
   # No markup: names of files hold brackets and colons.
   console = rich.console.Console(

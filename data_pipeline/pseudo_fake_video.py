@@ -169,7 +169,7 @@ def _put_back(image: np.ndarray, patch: _Patch | None) -> np.ndarray:
 
 def main() -> int:
   """Makes one video; returns the exit status."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   arguments = _parse()
   try:
     config: Mapping = runpy.run_path(arguments.config)['get_config']()

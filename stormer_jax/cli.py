@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 
+from data_pipeline import command_line
 from stormer_jax import config_files
 
 
@@ -115,6 +116,7 @@ _HELP = ('-h', '--help', '-help', 'help')
 
 def main() -> int:
   """Hands over to a command; returns its exit status."""
+  command_line.open_streams()
   arguments = sys.argv[1:]
   if not arguments or arguments[0] in _HELP:
     print(overview())

@@ -26,7 +26,7 @@ _PACKAGES = _ROOT / '.demo/packages'
 
 def main() -> None:
   """Runs the demo; exits with the status of the first command that fails."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   parser = command_line.Parser(
     prog='python -m stormer_jax.demo', description=__doc__.split('\n')[0]
   )

@@ -322,7 +322,7 @@ def _early_flag(argv: Sequence[str], name: str) -> str | None:
 
 def run() -> None:
   """Entry point: no traceback for a mistake of the user."""
-  command_line.tolerate_encoding()
+  command_line.open_streams()
   _log_ours()
   sys.argv[1:] = config_files.with_paths(sys.argv[1:])
   debug = '--debug' in sys.argv

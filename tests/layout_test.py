@@ -46,6 +46,7 @@ LEAVES = {
 }
 # The only modules that may import both packages.
 JOINING = {
+  'stormer_jax.cli',
   'stormer_jax.demo',
   'stormer_jax.held_out',
   'stormer_jax.main',

@@ -128,7 +128,7 @@ def test_some_people_of_a_frame_or_everybody_can_be_asked_for():
 def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():
   program = (
     'from data_pipeline import command_line;'
-    'command_line.tolerate_encoding();'
+    'command_line.open_streams();'
     'print("caf\\xe9 \\udce9.mp4: score 0.5")'
   )
   done = subprocess.run(
@@ -140,3 +140,44 @@ def test_a_name_that_the_terminal_lacks_does_not_turn_success_into_failure():
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout == 'caf\\xe9 \\udce9.mp4: score 0.5\n'
+
+
+def run_unheard(*command: str, **env: str) -> subprocess.CompletedProcess:
+  """Runs Python with a standard output that nobody reads any more."""
+  read, write = os.pipe()
+  os.close(read)
+  try:
+    return subprocess.run(
+      [sys.executable, *command],
+      cwd=ROOT,
+      env=os.environ | env,
+      stdout=write,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+  finally:
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    ('stormer_jax.main', '--help'),
+    ('stormer_jax.cli',),
+    ('stormer_jax.cli', 'train', '--help'),
+    ('data_pipeline.prepare', '--help'),
+    ('data_pipeline.check', '--help'),
+  ],
+)
+def test_a_reader_who_has_gone_ends_a_command_without_a_word(command):
+  done = run_unheard('-m', *command, PYTHONUNBUFFERED='1')
+  assert (done.stderr, done.returncode) == ('', 141)
+
+
+def test_what_is_said_at_the_end_or_without_end_goes_nowhere_too():
+  opened = 'from data_pipeline import command_line;command_line.open_streams();'
+  last = run_unheard('-c', f'{opened}print(1)', PYTHONUNBUFFERED='')
+  assert (last.stderr, last.returncode) == ('', 0)
+  endless = f'{opened}[print(i) for i in iter(int, 1)]'
+  done = run_unheard('-c', endless, PYTHONUNBUFFERED='')
+  assert (done.stderr, done.returncode) == ('', 141)
