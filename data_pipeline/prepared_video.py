@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from importlib import metadata
+import itertools
 import json
 import os
 import pathlib
@@ -191,6 +192,7 @@ def _prepare_file(
       track_rule=settings.track,
       boxes_of=original,
       known=given,
+      keep=functools.partial(records.encode_frame, encoding=settings.encoding),
     )
 
   def choose(rule: str, num_frames: int) -> np.ndarray:
@@ -280,7 +282,11 @@ def _whole_clips(
   whole = of_clips[np.isin(of_clips, clip.frame_indices).all(1)]
   kept = np.isin(clip.frame_indices, whole)
   return extraction.FaceClip(
-    *(getattr(clip, field.name)[kept] for field in dataclasses.fields(clip))
+    tuple(itertools.compress(clip.frames, kept)),
+    clip.landmarks[kept],
+    clip.boxes[kept],
+    clip.frame_indices[kept],
+    clip.times[kept],
   )
 
 
@@ -310,9 +316,7 @@ def _record(
   }
   return records.VideoRecord(
     video_id=video.video_id,
-    frames=tuple(
-      records.encode_frame(frame, settings.encoding) for frame in clip.frames
-    ),
+    frames=clip.frames,
     landmarks=clip.landmarks,
     boxes=clip.boxes,
     frame_indices=clip.frame_indices,

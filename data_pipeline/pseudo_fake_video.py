@@ -136,7 +136,8 @@ def _forge(
   )
   patches = {}
   for rows in _chunks(len(clip.frames)):
-    pair = make(clip.frames[rows], clip.landmarks[rows], np.uint32(seed))
+    frames = np.stack([clip.frames[row] for row in rows])
+    pair = make(frames, clip.landmarks[rows], np.uint32(seed))
     images = np.asarray(pair.levels[1].transpose(0, 2, 3, 1))
     weights = np.asarray(pair.mask > 0, np.float32)
     for row, image, weight in zip(rows, images, weights, strict=True):

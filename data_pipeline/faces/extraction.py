@@ -7,6 +7,7 @@ What enters: a path and the frame numbers to look at. What leaves: a
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import os
+from typing import Any
 
 from jaxtyping import Float32, Int32, UInt8
 import numpy as np
@@ -23,7 +24,8 @@ class FaceClip:
   """The frames of a video that show its main face.
 
   Attributes:
-    frames: RGB crops.
+    frames: of each, what was kept of its RGB crop: uint8 [256, 256, 3] if
+      nobody said otherwise.
     landmarks: 81 points in pixels of the crop.
     boxes: x0, y0, x1, y1 of the face in pixels of the frame, upright and with
       square pixels.
@@ -31,7 +33,7 @@ class FaceClip:
     times: seconds from the video's first frame; NaN where there is none.
   """
 
-  frames: UInt8[np.ndarray, 'n 256 256 3']
+  frames: tuple[Any, ...]
   landmarks: Float32[np.ndarray, 'n 81 2']
   boxes: Float32[np.ndarray, 'n 4']
   frame_indices: Int32[np.ndarray, 'n']
@@ -48,6 +50,7 @@ def extract_faces(
   track_rule: str = 'track',
   boxes_of: str | os.PathLike | None = None,
   known: Callable[[int], np.ndarray | None] | None = None,
+  keep: Callable[[UInt8[np.ndarray, '256 256 3']], Any] = lambda crop: crop,
 ) -> tuple[dict[str, FaceClip], footage.Reading]:
   """Crops the main face out of chosen frames of a video.
 
@@ -68,6 +71,8 @@ def extract_faces(
       looked for; None: this one. Landmarks are always those of this one.
     known: landmarks by frame number, in pixels of the frame, where somebody
       else has placed them; a frame without any is left out.
+    keep: what is to be kept of a crop, called as it is cut out. 256 crops are
+      50 MB as pixels, and a tenth of that as JPEG.
 
   Returns:
     By name, the frames that show the face (possibly none); and the pass over
@@ -76,7 +81,7 @@ def extract_faces(
   asked = sorted({int(i) for indices in rules.values() for i in indices})
   detections: dict[int, backend_lib.Faces] = {}
   times: dict[int, float] = {}
-  crops: dict[_Face, crops_lib.FaceCrop | None] = {}
+  crops: dict[_Face, _Cut | None] = {}
 
   def cut(image: np.ndarray, face: _Face) -> None:
     placed = None
@@ -84,9 +89,12 @@ def extract_faces(
       placed = known(face.index)
       if placed is None:
         placed = np.full((backend_lib.NUM_LANDMARKS, 2), np.nan, np.float32)
-    crops[face] = crops_lib.crop_face(
+    crop = crops_lib.crop_face(
       image, face.box, face.keypoints, backend, margin, placed
     )
+    crops[face] = None
+    if crop is not None:
+      crops[face] = _Cut(keep(crop.image), crop.corners, crop.landmarks)
 
   def seen(frame: video_lib.Frame) -> np.ndarray:
     return change(frame.image, frame.index) if change else frame.image
@@ -155,6 +163,15 @@ class _Face:
     return np.frombuffer(self.keypoint_bytes, np.float32).reshape(-1, 2)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+  """A `crops.FaceCrop`, of whose pixels something is kept."""
+
+  kept: Any
+  corners: tuple[int, int, int, int]
+  landmarks: np.ndarray
+
+
 def _faces_of(track: tracks_lib.FaceTrack) -> Iterator[tuple[int, _Face]]:
   """Yields the slots of a track that show its face, and the face."""
   for slot in np.flatnonzero(track.seen).tolist():
@@ -162,7 +179,7 @@ def _faces_of(track: tracks_lib.FaceTrack) -> Iterator[tuple[int, _Face]]:
 
 
 def _face_clip(
-  crops: Mapping[_Face, crops_lib.FaceCrop | None],
+  crops: Mapping[_Face, _Cut | None],
   track: tracks_lib.FaceTrack,
   times: Mapping[int, float],
 ) -> FaceClip:
@@ -179,12 +196,11 @@ def _face_clip(
     in_frame.reshape(-1, 81, 2), indices
   )
   kept = np.flatnonzero(np.isfinite(in_frame).all((1, 2))).tolist()
-  images = [of_track[i][1].image for i in kept]
   landmarks = [
     crops_lib.to_crop_pixels(in_frame[i], of_track[i][1].corners) for i in kept
   ]
   return FaceClip(
-    frames=np.array(images, np.uint8).reshape(-1, 256, 256, 3),
+    frames=tuple(of_track[i][1].kept for i in kept),
     landmarks=np.array(landmarks, np.float32).reshape(-1, 81, 2),
     boxes=track.boxes[slots[kept]],
     frame_indices=indices[kept].astype(np.int32),

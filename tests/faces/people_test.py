@@ -54,7 +54,7 @@ def test_one_person_is_cut_out_as_for_a_record(
     assert not np.any(chosen)
     return
   frames = np.concatenate([clip.frames for clip in clips])
-  np.testing.assert_array_equal(frames, of_record.frames[chosen])
+  np.testing.assert_array_equal(frames, np.array(of_record.frames)[chosen])
   np.testing.assert_array_equal(
     np.concatenate([clip.boxes for clip in clips]), of_record.boxes[chosen]
   )
