@@ -1,7 +1,11 @@
 """Compares the detector with its PyTorch twin; writes docs/jax_vs_pytorch.md.
 
+The last section is that of benchmarks/train_both.py, which trains both to the
+end on the demo's videos.
+
   python -m benchmarks.parity [--steps=100] [--sizes=tiny,base] \
-    [--timings=timings.json] [--out=docs/jax_vs_pytorch.md]
+    [--timings=timings.json] [--training=.demo/train_both] \
+    [--out=docs/jax_vs_pytorch.md]
 
 Needs the extra `torch`. The same random weights go through both programs, and
 through the twin in float64, which shows how much of a difference is rounding.
@@ -13,13 +17,10 @@ file and takes from it what it has. A GPU is measured where both find one.
 import argparse
 from collections.abc import Callable
 import copy
-import datetime
 import functools
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ import numpy as np
 import optax
 import torch
 
-from benchmarks import side_by_side, torch_twin
+from benchmarks import machine, side_by_side, torch_twin, train_both
 from data_pipeline.synthesis import targets
 from stormer_jax import losses, model, optimizer
 from stormer_jax.weights import pretrained, tensor_file, weight_file
@@ -492,30 +493,6 @@ def timing_table(timings: dict[str, dict[str, Any]]) -> list[str]:
   return rows
 
 
-def environment() -> str:
-  """Names versions, machine, commit and date."""
-  versions = ', '.join(
-    f'{name} {importlib.metadata.version(name)}'
-    for name in ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'numpy')
-  )
-  commit = subprocess.run(
-    ['git', 'rev-parse', '--short', 'HEAD'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  ).stdout.strip()
-  cpu = platform.processor()
-  for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
-    if line.startswith('model name'):
-      cpu = line.partition(':')[2].strip()
-      break
-  return (
-    f'{datetime.date.today()}, commit {commit}, Python '
-    f'{platform.python_version()}, {versions}; {cpu}, {os.cpu_count()} cores, '
-    f'JAX on {jax.default_backend()}.'
-  )
-
-
 def write(args: argparse.Namespace) -> str:
   """Measures everything and returns the page."""
   torch.set_num_threads(1)
@@ -570,7 +547,11 @@ def write(args: argparse.Namespace) -> str:
   return f"""# JAX against PyTorch
 
 Written by `python -m benchmarks.parity`; do not edit by hand.
-{textwrap.fill(environment(), 80, break_on_hyphens=False)}
+{
+    textwrap.fill(
+      machine.describe(jax.default_backend()), 80, break_on_hyphens=False
+    )
+  }
 
 ## What to conclude
 
@@ -630,10 +611,17 @@ def main() -> None:
   parser.add_argument('--sizes', default='tiny,base', help='to time')
   parser.add_argument('--timings', type=pathlib.Path, help='file to keep them')
   parser.add_argument(
+    '--training', type=pathlib.Path, default=train_both.OUT, help='its folder'
+  )
+  parser.add_argument(
     '--out', type=pathlib.Path, default=ROOT / 'docs' / 'jax_vs_pytorch.md'
   )
   args = parser.parse_args()
   args.out.write_text(write(args))
+  # The last section, trained where that has not been done yet.
+  train_both.write_section(
+    train_both.parse([f'--out={args.training}', f'--page={args.out}'])
+  )
   print(f'wrote {args.out}')
 
 
