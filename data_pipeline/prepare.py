@@ -85,7 +85,7 @@ def prepare(
   dataset = videos[0].dataset
   with folder_lock.hold(out / dataset):
     report = out / dataset / 'report.csv'
-    earlier = outcome_report.read_rows(report)
+    outcome_report.check(report)
     places = {rule: _find_places(out, dataset, rule, replace) for rule in rules}
     staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
     staging.folder.mkdir(exist_ok=True)
@@ -94,29 +94,28 @@ def prepare(
       _refuse_clashes(videos, staging, places)
       for of_rule in places.values():
         stored_videos.refuse_backend(of_rule, videos, settings.faces.full_name)
-    named = [v for v in videos if file_names.is_text(v.video_id)]
-    done, todo = _look_up(named, staging, places)
-    num_done = len(named) - len(todo)
-    if num_done:
-      console.print(f'{num_done} of {len(videos)} videos were finished before')
-    _run(engine, video_work.VideoWork(root, staging, settings), todo, console)
-    for video, missing in todo:
-      for rule in missing:
-        done[video.video_id, rule] = staging.outcome(video, rule) or _crashed(
-          video, rule
-        )
+    known = {
+      rule: [_look_up(video, rule, staging, of_rule) for video in videos]
+      for rule, of_rule in places.items()
+    }
+    work = video_work.VideoWork(root, staging, settings)
+    _run(engine, work, videos, known, console)
+    outcomes: dict[str, list[prepared_video.Outcome]] = {}
     for rule in rules:
-      for video in named:
-        outcome = done[video.video_id, rule]
+      became = outcomes[rule] = []
+      for video, outcome in zip(videos, known[rule], strict=True):
+        outcome = outcome or staging.outcome(video, rule)
+        outcome = outcome or _crashed(video, rule)
         place = places[rule].get(video.video_id)
         if outcome.status == 'skipped' and place and not replace:
-          done[video.video_id, rule] = _as_before(outcome, place)
+          outcome = _as_before(outcome, place)
+        became.append(outcome)
       stored_videos.write(
         out,
         dataset,
         rule,
         videos,
-        {v.video_id for v in named if done[v.video_id, rule].status == 'kept'},
+        {outcome.video_id for outcome in became if outcome.status == 'kept'},
         staging,
         places[rule],
         replace,
@@ -128,33 +127,50 @@ def prepare(
           f'{dataset}/{rule} keeps {len(others)} videos that are not listed '
           'now; --replace leaves them out'
         )
-    outcomes = [
-      done.get((video.video_id, rule)) or _misnamed(video, rule)
-      for video in videos
-      for rule in rules
+    in_order = [
+      outcome
+      for of_video in zip(*outcomes.values(), strict=True)
+      for outcome in of_video
     ]
     outcome_report.write(
       report,
-      outcomes,
-      earlier,
+      in_order,
       keeps=lambda rule: not replace or rule not in rules,
     )
     quality_page.write(
       out / dataset / 'quality.html', outcome_report.read_rows(report), dataset
     )
-    for video in named:
+    for video in videos:
       for rule in rules:
         staging.record_path(video, rule).unlink(missing_ok=True)
-  return outcomes
+  return in_order
 
 
 def _run(
   engine: engine_lib.Engine,
   work: video_work.VideoWork,
-  todo: Sequence[video_work.VideoTask],
+  videos: Sequence[catalogue.Video],
+  known: Mapping[str, Sequence[prepared_video.Outcome | None]],
   console: rich.console.Console,
 ) -> None:
-  """Does the work on videos, with a bar."""
+  """Does the work on videos of which something is not known, with a bar."""
+  todo: list[video_work.VideoTask] = []
+  sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # one of each
+  for video, *of_rules in zip(videos, *known.values(), strict=True):
+    missing = tuple(
+      rule
+      for rule, outcome in zip(known, of_rules, strict=True)
+      if outcome is None
+    )
+    if missing:
+      rules = sets.setdefault(missing, missing)
+      todo.append(video_work.VideoTask(video, rules))
+  misnamed = sum(not file_names.is_text(video.video_id) for video in videos)
+  if len(videos) > len(todo) + misnamed:
+    console.print(
+      f'{len(videos) - len(todo) - misnamed} of {len(videos)} videos were'
+      ' finished before'
+    )
   columns = (
     *rich.progress.Progress.get_default_columns(),
     rich.progress.MofNCompleteColumn(),
@@ -197,31 +213,23 @@ def _refuse_clashes(
 
 
 def _look_up(
-  videos: Sequence[catalogue.Video],
+  video: catalogue.Video,
+  rule: str,
   staging: staging_lib.Staging,
-  places: Mapping[str, Mapping[str, stored_videos.Place]],
-) -> tuple[
-  dict[tuple[str, str], prepared_video.Outcome],
-  list[video_work.VideoTask],
-]:
-  """Finds what is known by (video_id, rule), and what is to be done."""
-  done: dict[tuple[str, str], prepared_video.Outcome] = {}
-  todo: list[video_work.VideoTask] = []
-  for video in videos:
-    missing = []
-    for rule, of_rule in places.items():
-      outcome = staging.outcome(video, rule)
-      if outcome is None or (
-        outcome.status == 'kept'
-        and not staging.record_path(video, rule).exists()
-        and video.video_id not in of_rule
-      ):
-        missing.append(rule)
-      else:
-        done[video.video_id, rule] = outcome
-    if missing:
-      todo.append(video_work.VideoTask(video, tuple(missing)))
-  return done, todo
+  places: Mapping[str, stored_videos.Place],
+) -> prepared_video.Outcome | None:
+  """What is known of a video; None: it is to be done."""
+  if not file_names.is_text(video.video_id):
+    return _misnamed(video, rule)
+  outcome = staging.outcome(video, rule)
+  if (
+    outcome is None
+    or outcome.status != 'kept'
+    or video.video_id in places
+    or staging.record_path(video, rule).exists()
+  ):
+    return outcome
+  return None
 
 
 def _crashed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:

@@ -13,13 +13,13 @@ import html
 import os
 import pathlib
 import re
+import sys
+from typing import NamedTuple
 
 import numpy as np
 
 from data_pipeline import staging
 from data_pipeline.sources import file_names
-
-Row = Mapping[str, str]
 
 _WORST = 12  # videos that are named
 _BINS = 24
@@ -38,18 +38,58 @@ figcaption { font-size: 13px }
 """
 
 
-def write(path: str | os.PathLike, rows: Sequence[Row], dataset: str) -> None:
-  """Writes the page, whole or not at all."""
+class Row(NamedTuple):
+  """What the page needs of a line of report.csv; see `Outcome`."""
+
+  video_id: str
+  split: str
+  label: str
+  rule: str
+  status: str
+  reason: str
+  num_frames: int
+  num_asked: int
+  face_size: float
+  jitter: float
+  source_digest: str
+
+  @classmethod
+  def of(cls, line: Mapping[str, str]) -> 'Row':
+    """Reads a line; what an older command did not write is 0 or ''."""
+    split, label, rule, status, reason = (
+      sys.intern(line[name])  # of 100,000 lines most say the same
+      for name in ('split', 'label', 'rule', 'status', 'reason')
+    )
+    return cls(
+      video_id=line['video_id'],
+      split=split,
+      label=label,
+      rule=rule,
+      status=status,
+      reason=reason,
+      num_frames=int(line['num_frames'] or 0),
+      num_asked=int(line['num_asked'] or 0),
+      face_size=float(line['face_size'] or 0),
+      jitter=float(line['jitter'] or 0),
+      source_digest=line['source_digest'],
+    )
+
+
+def write(
+  path: str | os.PathLike, lines: Iterable[Mapping[str, str]], dataset: str
+) -> None:
+  """Writes the page of the lines of report.csv, whole or not at all."""
+  rows = [Row.of(line) for line in lines]
   staging.write_whole(pathlib.Path(path), make(rows, dataset))
 
 
 def make(rows: Sequence[Row], dataset: str) -> str:
   """The page as text."""
-  rules = list(dict.fromkeys(row['rule'] for row in rows))
+  rules = list(dict.fromkeys(row.rule for row in rows))
   body = [f'<h1>{_text(dataset)}: how well faces were cut out</h1>']
   body.append(_duplicates(rows))
   for rule in rules:
-    of_rule = [row for row in rows if row['rule'] == rule]
+    of_rule = [row for row in rows if row.rule == rule]
     body += [
       f'<h2>{_text(rule)}</h2>',
       _table(of_rule),
@@ -69,16 +109,22 @@ def duplicates(rows: Iterable[Row]) -> list[list[tuple[str, str]]]:
 
   Stretches of one file are not meant.
   """
+  kept = [row for row in rows if row.source_digest and row.status == 'kept']
+  first: dict[str, str] = {}
+  twice = set()
+  for row in kept:
+    name = _STRETCH.sub('', row.video_id)
+    if first.setdefault(row.source_digest, name) != name:
+      twice.add(row.source_digest)
   found: dict[str, dict[str, set[str]]] = {}
-  for row in rows:
-    if row['source_digest'] and row['status'] == 'kept':
-      name = _STRETCH.sub('', row['video_id'])
-      of_file = found.setdefault(row['source_digest'], {})
-      of_file.setdefault(name, set()).add(row['split'])
+  for row in kept:
+    if row.source_digest in twice:
+      name = _STRETCH.sub('', row.video_id)
+      of_file = found.setdefault(row.source_digest, {})
+      of_file.setdefault(name, set()).add(row.split)
   return [
     [(name, ', '.join(sorted(splits))) for name, splits in names.items()]
     for names in found.values()
-    if len(names) > 1
   ]
 
 
@@ -109,28 +155,28 @@ def _table(rows: Sequence[Row]) -> str:
   )  # fmt: skip
   lines = [''.join(f'<th>{name}</th>' for name in head)]
   keys = sorted(
-    {(row['split'], row['label']) for row in rows},
+    {(row.split, row.label) for row in rows},
     key=lambda key: (_SPLITS.get(key[0], len(_SPLITS)), key[1] != 'real'),
   )
   for split, label in keys:
-    part = [r for r in rows if (r['split'], r['label']) == (split, label)]
-    kept = [r for r in part if r['status'] == 'kept']
-    asked = [r for r in part if _number(r, 'num_asked')]
-    num_asked = sum(_number(r, 'num_asked') for r in asked)
-    num_found = sum(_number(r, 'num_frames') for r in asked)
+    part = [r for r in rows if (r.split, r.label) == (split, label)]
+    kept = [r for r in part if r.status == 'kept']
+    asked = [r for r in part if r.num_asked]
+    num_asked = sum(r.num_asked for r in asked)
+    num_found = sum(r.num_frames for r in asked)
     reasons: dict[str, int] = {}
     for row in part:
-      if row['status'] != 'kept':
-        reasons[row['reason']] = reasons.get(row['reason'], 0) + 1
+      if row.status != 'kept':
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
     cells = (
       f'{split} <span class="{_text(label)}">{_text(label)}</span>',
       len(part),
       len(kept),
-      round(sum(_number(r, 'num_frames') for r in kept)),
-      round(num_asked - num_found),
+      sum(r.num_frames for r in kept),
+      num_asked - num_found,
       f'{100 * num_found / num_asked:.1f} %' if num_asked else '',
-      _spread(_values(kept, 'face_size'), '.0f'),
-      _spread(_values(kept, 'jitter'), '.2f'),
+      _spread([r.face_size for r in kept if r.face_size], '.0f'),
+      _spread([r.jitter for r in kept if r.jitter], '.2f'),
       ', '.join(f'{count} {_text(name)}' for name, count in reasons.items()),
     )
     lines.append(''.join(f'<td>{cell}</td>' for cell in cells))
@@ -153,8 +199,8 @@ def _spread(values: Sequence[float], form: str) -> str:
 _SHARE = 'face found in, share of frames'
 _FIGURES: dict[str, Callable[[Row], float | None]] = {
   _SHARE: lambda row: _share(row),
-  'face size, px': lambda row: _number(row, 'face_size') or None,
-  'jitter, px': lambda row: _number(row, 'jitter') or None,
+  'face size, px': lambda row: row.face_size or None,
+  'jitter, px': lambda row: row.jitter or None,
 }
 
 
@@ -166,7 +212,7 @@ def _plots(rows: Sequence[Row]) -> str:
       label: [
         value
         for row in rows
-        if row['label'] == label and row['status'] == 'kept'
+        if row.label == label and row.status == 'kept'
         if (value := figure(row)) is not None
       ]
       for label in _COLOURS
@@ -216,7 +262,7 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
 
 def _worst(rows: Sequence[Row]) -> str:
   """Names the videos in which least was found, or most trembles."""
-  kept = [row for row in rows if row['status'] == 'kept']
+  kept = [row for row in rows if row.status == 'kept']
   lists = []
   for title, figure, least in (
     ('Face found least often', _share, True),
@@ -226,7 +272,7 @@ def _worst(rows: Sequence[Row]) -> str:
     known = [(value, r) for r in kept if (value := figure(r)) is not None]
     known.sort(key=lambda pair: pair[0], reverse=not least)
     lines = [
-      f'<tr><td>{_text(row["video_id"])}</td><td>{row["split"]}</td>'
+      f'<tr><td>{_text(row.video_id)}</td><td>{row.split}</td>'
       f'<td>{value:.3g}</td></tr>'
       for value, row in known[:_WORST]
       if title != 'Face found least often' or value < 1
@@ -237,17 +283,7 @@ def _worst(rows: Sequence[Row]) -> str:
 
 
 def _share(row: Row) -> float | None:
-  asked = _number(row, 'num_asked')
-  return _number(row, 'num_frames') / asked if asked else None
-
-
-def _values(rows: Iterable[Row], name: str) -> list[float]:
-  return [value for row in rows if (value := _number(row, name))]
-
-
-def _number(row: Row, name: str) -> float:
-  """A figure of a line; 0 where an older command did not write it."""
-  return float(row.get(name) or 0)
+  return row.num_frames / row.num_asked if row.num_asked else None
 
 
 def _text(text: str) -> str:

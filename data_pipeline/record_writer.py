@@ -6,7 +6,7 @@ leaves: a folder that `records.open_records` reads, and so do
 """
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import errno
@@ -218,41 +218,59 @@ def write_metadata(
   folder: pathlib.Path,
   dataset: str,
   rule: str,
-  splits: Mapping[str, Sequence[WrittenShard]],
+  splits: Mapping[str, Iterable[WrittenShard]],
 ) -> None:
   """Writes what TFDS and `records.open_records` ask for before reading.
 
   Its metadata.json is the manifest: shards with their checksums, videos, and
   with which settings and versions how many of them were prepared.
+
+  Args:
+    folder: where the shards lie.
+    dataset: name of the dataset.
+    rule: which frames were kept.
+    splits: by name; gone through twice, and no more than one shard is held.
   """
   preparations: collections.Counter[str] = collections.Counter()
-  for shards in splits.values():
-    for written in shards:
+  shards: dict[str, list[shards_lib.Shard]] = {}
+  for split, of_split in splits.items():
+    shards[split] = []
+    for written in of_split:
+      shards[split].append(written.shard)
       preparations.update(written.preparations)
+  with (folder / 'metadata.json').open('w', encoding='utf-8') as file:
+    file.writelines(_manifest(preparations, shards, splits))
   # TFDS is large, and the workers of `prepare` import this file.
   from data_pipeline import tfds_info
 
-  tfds_info.write(
-    folder,
-    dataset,
-    rule,
-    {
-      split: [written.shard for written in shards]
-      for split, shards in splits.items()
-    },
-    {
-      'preparations': [
-        {'num_videos': count, **json.loads(text)}
-        for text, count in sorted(preparations.items())
-      ],
-      'splits': {
-        split: {
-          'shards': [dataclasses.asdict(x.shard) for x in shards],
-          'videos': [
-            dataclasses.asdict(video) for x in shards for video in x.videos
-          ],
-        }
-        for split, shards in splits.items()
-      },
-    },
-  )
+  tfds_info.write(folder, dataset, rule, shards)
+
+
+def _manifest(
+  preparations: Mapping[str, int],
+  shards: Mapping[str, Sequence[shards_lib.Shard]],
+  splits: Mapping[str, Iterable[WrittenShard]],
+) -> Iterator[str]:
+  """Yields the text of metadata.json: of 100,000 videos it is 40 MB."""
+  known = {
+    'segment_frames': segments.SEGMENT_FRAMES,
+    'preparations': [
+      {'num_videos': count, **json.loads(text)}
+      for text, count in sorted(preparations.items())
+    ],
+  }
+  yield f'{json.dumps(known)[:-1]}, "splits": {{'
+  for number, (split, of_split) in enumerate(splits.items()):
+    files = [dataclasses.asdict(shard) for shard in shards[split]]
+    yield ', ' if number else ''
+    yield f'{json.dumps(split)}: {{"shards": {json.dumps(files)}, "videos": ['
+    videos = (video for written in of_split for video in written.videos)
+    yield from _joined(json.dumps(dataclasses.asdict(v)) for v in videos)
+    yield ']}'
+  yield '}}'
+
+
+def _joined(texts: Iterable[str]) -> Iterator[str]:
+  """Yields texts with commas between them."""
+  for number, text in enumerate(texts):
+    yield f', {text}' if number else text

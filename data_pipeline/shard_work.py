@@ -4,7 +4,7 @@ What enters: which videos a shard holds, finished ones of `staging` and stored
 ones. What leaves: the shard, and beside it what is to be known of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -63,7 +63,7 @@ class ShardWork:
     written = record_writer.write_shard(
       self.folder / task.name, self._load(open_split, task)
     )
-    staging_lib.write_whole(self._note(task), written.to_json())
+    staging_lib.write_whole(self.note(task), written.to_json())
 
   def _load(
     self, open_split: Callable[[str], records.Records], task: ShardTask
@@ -75,21 +75,35 @@ class ShardWork:
       else:
         yield staging_lib.load_record(self.staged / video)
 
-  def take_note(self, task: ShardTask) -> record_writer.WrittenShard:
-    """Reads what is to be known of a shard, and removes the note of it.
+  def note(self, task: ShardTask) -> pathlib.Path:
+    """Where it lies what is to be known of a shard."""
+    return self.folder / f'{task.name}.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+  """What is to be known of shards; of one at a time, each time it is asked.
+
+  Attributes:
+    work: that has written them.
+    tasks: they.
+  """
+
+  work: ShardWork
+  tasks: Sequence[ShardTask]
+
+  def __iter__(self) -> Iterator[record_writer.WrittenShard]:
+    """Reads one after the other.
 
     Raises:
       ChildProcessError: nobody has written it.
     """
-    note = self._note(task)
-    try:
-      written = record_writer.WrittenShard.from_json(note.read_text())
-    except FileNotFoundError:
-      raise ChildProcessError(
-        f'{task.name} was not written: its process died, twice (out of memory?)'
-      ) from None
-    note.unlink()
-    return written
-
-  def _note(self, task: ShardTask) -> pathlib.Path:
-    return self.folder / f'{task.name}.json'
+    for task in self.tasks:
+      try:
+        note = self.work.note(task).read_text()
+      except FileNotFoundError:
+        raise ChildProcessError(
+          f'{task.name} was not written: its process died, twice (out of'
+          ' memory?)'
+        ) from None
+      yield record_writer.WrittenShard.from_json(note)

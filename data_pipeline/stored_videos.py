@@ -59,6 +59,8 @@ def refuse_overlap(
   places: Mapping[str, Place], videos: Iterable[catalogue.Video]
 ) -> None:
   """Raises ValueError where frames would be in a data set under two names."""
+  if not places:
+    return
   listed: dict[str, list[catalogue.Video]] = {}
   ids = set()
   for video in videos:
@@ -166,10 +168,13 @@ def write(
       dataset,
       rule,
       {
-        split: [work.take_note(task) for task in of_split]
+        split: shard_work.Notes(work, of_split)
         for split, of_split in tasks.items()
       },
     )
+    for of_split in tasks.values():
+      for task in of_split:
+        work.note(task).unlink()
 
 
 def _tasks(

@@ -1,14 +1,14 @@
 """What TFDS is told of a data set, beside its shards.
 
-What enters: the files of a data set and what is known of its videos. What
-leaves: dataset_info.json, features.json and metadata.json, with which
-`tfds.data_source` and `tfds.builder_from_directory` read it.
+What enters: the files of a data set. What leaves: dataset_info.json and
+features.json, with which `tfds.data_source` and `tfds.builder_from_directory`
+read it. What is known of its videos is `record_writer`'s metadata.json, which
+TFDS hands on as it is.
 """
 
 from collections.abc import Mapping, Sequence
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -33,16 +33,14 @@ def write(
   dataset: str,
   rule: str,
   splits: Mapping[str, Sequence[shards_lib.Shard]],
-  known: Mapping[str, Any],
 ) -> None:
-  """Writes the three files.
+  """Writes both files.
 
   Args:
     folder: of the data set's version.
     dataset: its name.
     rule: which frames were kept.
     splits: its files.
-    known: what else metadata.json says.
   """
   info = tfds.core.DatasetInfo(
     builder=tfds.core.DatasetIdentity(
@@ -56,9 +54,6 @@ def write(
     ),
     description='Face crops and landmarks of videos, a few frames a record.',
     features=features(),
-    metadata=tfds.core.MetadataDict(
-      segment_frames=segments.SEGMENT_FRAMES, **known
-    ),
   )
   info.set_file_format('array_record')
   info.set_splits(

@@ -6,7 +6,7 @@ from data_pipeline import quality_page
 
 
 def row(video_id, split='val', label='real', status='kept', **fields):
-  """A line of report.csv, as text."""
+  """A line of report.csv."""
   figures = {
     'rule': 'consecutive',
     'reason': '',
@@ -16,14 +16,16 @@ def row(video_id, split='val', label='real', status='kept', **fields):
     'jitter': '0.5',
     'source_digest': video_id,
   }
-  return {
-    'video_id': video_id,
-    'split': split,
-    'label': label,
-    'status': status,
-    **figures,
-    **fields,
-  }
+  return quality_page.Row.of(
+    {
+      'video_id': video_id,
+      'split': split,
+      'label': label,
+      'status': status,
+      **figures,
+      **fields,
+    }
+  )
 
 
 def cells(page: str, first: str) -> list[str]:
