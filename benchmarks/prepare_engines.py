@@ -13,6 +13,7 @@ hands out the work has grown for every name.
 
 import argparse
 import dataclasses
+import hashlib
 import os
 import pathlib
 import resource
@@ -98,7 +99,8 @@ class _MadeUp:
     if isinstance(work, shard_work.ShardWork):
       in_process.InProcess().run(work, tasks, tick)
       return
-    for video, rules in tasks:
+    for number, (video, rules) in enumerate(tasks):
+      digest = hashlib.sha256(video.video_id.encode()).hexdigest()
       work.staging.finish(
         video,
         [_record(video) for _ in rules],
@@ -111,6 +113,11 @@ class _MadeUp:
             status='kept',
             num_frames=4,
             detail='face in 4 of 4 frames',
+            num_asked=4,
+            face_size=100 + number % 1000 / 10,
+            jitter=number % 1777 / 1000,
+            source_digest=digest[:16],
+            looks=digest[:48],
           )
           for rule in rules
         ],

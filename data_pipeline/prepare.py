@@ -27,6 +27,7 @@ import rich.table
 from data_pipeline import (
   command_line,
   corruptions,
+  duplicates,
   folder_lock,
   inspection,
   outcome_report,
@@ -132,14 +133,18 @@ def prepare(
       for of_video in zip(*outcomes.values(), strict=True)
       for outcome in of_video
     ]
-    outcome_report.write(
+    everything = outcome_report.with_earlier(
       report,
       in_order,
       keeps=lambda rule: not replace or rule not in rules,
     )
+    outcome_report.write(report, everything)
+    found = duplicates.find(everything)
     quality_page.write(
-      out / dataset / 'quality.html', outcome_report.read_rows(report), dataset
+      out / dataset / 'quality.html', everything, found, dataset
     )
+    for warning in found.warnings():
+      console.print(f'warning: {warning} (quality.html names them)')
     for video in videos:
       for rule in rules:
         staging.record_path(video, rule).unlink(missing_ok=True)

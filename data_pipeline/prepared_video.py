@@ -20,7 +20,7 @@ import av
 import cv2
 import numpy as np
 
-from data_pipeline import clip_quality, corruptions, records
+from data_pipeline import clip_quality, corruptions, fingerprint, records
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import (
   backends,
@@ -31,6 +31,8 @@ from data_pipeline.faces import (
 )
 from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue
+
+_FINGERPRINTED = (0, 15, 30)  # places among the frames that are looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Outcome:
     face_size: px of the frame (`clip_quality`); 0 where not kept.
     jitter: px of the crop (`clip_quality`); 0 where unknown.
     source_digest: first 16 digits of the file's SHA-256; '' where not kept.
+    looks: `fingerprint` of three crops; '' where not kept.
   """
 
   video_id: str
@@ -111,6 +114,7 @@ class Outcome:
   face_size: float = 0.0
   jitter: float = 0.0
   source_digest: str = ''
+  looks: str = ''
 
 
 def prepare_video(
@@ -253,9 +257,24 @@ def _prepare_file(
           clip_quality.jitter(clip.landmarks, clip.frame_indices), 3
         ),
         source_digest=digest[:16],
+        looks=_looks(clip, chosen[rule]),
       )
     )
   return kept, outcomes
+
+
+def _looks(clip: extraction.FaceClip, chosen: np.ndarray) -> str:
+  """The fingerprint of a clip, whose frames are encoded.
+
+  Of three of the first frames that were looked at, as many as val and test
+  have: so that a copy in another split has them too.
+  """
+  wanted = chosen[np.minimum(_FINGERPRINTED, len(chosen) - 1)]
+  slots = np.abs(clip.frame_indices - wanted[:, None]).argmin(1).tolist()
+  return fingerprint.of_crops(
+    [records.decode_frame(clip.frames[slot]) for slot in slots],
+    [clip.landmarks[slot] for slot in slots],
+  )
 
 
 def _mismatch(original: pathlib.Path, fake: video_lib.VideoStream) -> str:

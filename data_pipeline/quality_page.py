@@ -1,29 +1,25 @@
 """report.csv -> a page that says how well a data set was cut out.
 
-What enters: the lines of `outcome_report`. What leaves: one HTML file without
+What enters: what `outcome_report` says. What leaves: one HTML file without
 scripts or links to elsewhere: per rule, split and class how many videos were
 kept, in what share of the frames the face was found, its size, how far the
 landmarks tremble and which frames were dropped; the distributions of real and
 fake beside each other, for a detector may learn what differs; the videos worth
-a look; and files that are in the data set twice.
+a look; and what is in the data set twice (`duplicates`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import html
 import os
 import pathlib
-import re
-import sys
-from typing import NamedTuple
 
 import numpy as np
 
-from data_pipeline import staging
+from data_pipeline import duplicates, prepared_video, staging
 from data_pipeline.sources import file_names
 
 _WORST = 12  # videos that are named
 _BINS = 24
-_STRETCH = re.compile(r'#\d+-\d*$')
 _SPLITS = {'train': 0, 'val': 1, 'test': 2}
 _COLOURS = {'real': '#0072b2', 'fake': '#d55e00'}
 _STYLE = """
@@ -38,56 +34,25 @@ figcaption { font-size: 13px }
 """
 
 
-class Row(NamedTuple):
-  """What the page needs of a line of report.csv; see `Outcome`."""
-
-  video_id: str
-  split: str
-  label: str
-  rule: str
-  status: str
-  reason: str
-  num_frames: int
-  num_asked: int
-  face_size: float
-  jitter: float
-  source_digest: str
-
-  @classmethod
-  def of(cls, line: Mapping[str, str]) -> 'Row':
-    """Reads a line; what an older command did not write is 0 or ''."""
-    split, label, rule, status, reason = (
-      sys.intern(line[name])  # of 100,000 lines most say the same
-      for name in ('split', 'label', 'rule', 'status', 'reason')
-    )
-    return cls(
-      video_id=line['video_id'],
-      split=split,
-      label=label,
-      rule=rule,
-      status=status,
-      reason=reason,
-      num_frames=int(line['num_frames'] or 0),
-      num_asked=int(line['num_asked'] or 0),
-      face_size=float(line['face_size'] or 0),
-      jitter=float(line['jitter'] or 0),
-      source_digest=line['source_digest'],
-    )
-
-
 def write(
-  path: str | os.PathLike, lines: Iterable[Mapping[str, str]], dataset: str
+  path: str | os.PathLike,
+  rows: Sequence[prepared_video.Outcome],
+  found: duplicates.Duplicates,
+  dataset: str,
 ) -> None:
-  """Writes the page of the lines of report.csv, whole or not at all."""
-  rows = [Row.of(line) for line in lines]
-  staging.write_whole(pathlib.Path(path), make(rows, dataset))
+  """Writes the page, whole or not at all."""
+  staging.write_whole(pathlib.Path(path), make(rows, found, dataset))
 
 
-def make(rows: Sequence[Row], dataset: str) -> str:
+def make(
+  rows: Sequence[prepared_video.Outcome],
+  found: duplicates.Duplicates,
+  dataset: str,
+) -> str:
   """The page as text."""
   rules = list(dict.fromkeys(row.rule for row in rows))
   body = [f'<h1>{_text(dataset)}: how well faces were cut out</h1>']
-  body.append(_duplicates(rows))
+  body += [_same_files(found.same_files), _look_alikes(found.look_alikes)]
   for rule in rules:
     of_rule = [row for row in rows if row.rule == rule]
     body += [
@@ -104,36 +69,24 @@ def make(rows: Sequence[Row], dataset: str) -> str:
   )
 
 
-def duplicates(rows: Iterable[Row]) -> list[list[tuple[str, str]]]:
-  """Files of the same bytes: (name, split) of each, a list a file.
-
-  Stretches of one file are not meant.
-  """
-  kept = [row for row in rows if row.source_digest and row.status == 'kept']
-  first: dict[str, str] = {}
-  twice = set()
-  for row in kept:
-    name = _STRETCH.sub('', row.video_id)
-    if first.setdefault(row.source_digest, name) != name:
-      twice.add(row.source_digest)
-  found: dict[str, dict[str, set[str]]] = {}
-  for row in kept:
-    if row.source_digest in twice:
-      name = _STRETCH.sub('', row.video_id)
-      of_file = found.setdefault(row.source_digest, {})
-      of_file.setdefault(name, set()).add(row.split)
-  return [
-    [(name, ', '.join(sorted(splits))) for name, splits in names.items()]
-    for names in found.values()
-  ]
-
-
-def _duplicates(rows: Sequence[Row]) -> str:
-  groups = duplicates(rows)
+def _same_files(groups: Sequence[duplicates.Group]) -> str:
   if not groups:
     return '<p>No two files are the same.</p>'
-  across = sum(len({split for _, split in group}) > 1 for group in groups)
-  said = f'Files that are there more than once: {len(groups)}'
+  return _named(f'Files that are there more than once: {len(groups)}', groups)
+
+
+def _look_alikes(groups: Sequence[duplicates.Group]) -> str:
+  if not groups:
+    return ''
+  return _named(
+    'Pairs that look alike, the same footage in another form or one person in'
+    f' one place: {len(groups)}',
+    groups,
+  )
+
+
+def _named(said: str, groups: Sequence[duplicates.Group]) -> str:
+  across = sum(map(duplicates.is_across, groups))
   if across:
     said += (
       '; in more than one split, so that figures on the later one are too'
@@ -148,7 +101,7 @@ def _duplicates(rows: Sequence[Row]) -> str:
   return f'<p><b>{said}.</b></p><ul>{"".join(lines)}</ul>'
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[prepared_video.Outcome]) -> str:
   head = (
     'split, class', 'videos', 'kept', 'frames kept', 'frames dropped',
     'face found in', 'face size, px', 'jitter, px', 'skipped',
@@ -197,14 +150,14 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 _SHARE = 'face found in, share of frames'
-_FIGURES: dict[str, Callable[[Row], float | None]] = {
+_FIGURES: dict[str, Callable[[prepared_video.Outcome], float | None]] = {
   _SHARE: lambda row: _share(row),
   'face size, px': lambda row: row.face_size or None,
   'jitter, px': lambda row: row.jitter or None,
 }
 
 
-def _plots(rows: Sequence[Row]) -> str:
+def _plots(rows: Sequence[prepared_video.Outcome]) -> str:
   """Histograms of the kept videos, real and fake in one."""
   figures = []
   for title, figure in _FIGURES.items():
@@ -260,7 +213,7 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
   )
 
 
-def _worst(rows: Sequence[Row]) -> str:
+def _worst(rows: Sequence[prepared_video.Outcome]) -> str:
   """Names the videos in which least was found, or most trembles."""
   kept = [row for row in rows if row.status == 'kept']
   lists = []
@@ -282,7 +235,7 @@ def _worst(rows: Sequence[Row]) -> str:
   return ''.join(lists)
 
 
-def _share(row: Row) -> float | None:
+def _share(row: prepared_video.Outcome) -> float | None:
   return row.num_frames / row.num_asked if row.num_asked else None
 
 

@@ -2,29 +2,25 @@
 
 import re
 
-from data_pipeline import quality_page
+from data_pipeline import duplicates, prepared_video, quality_page
 
 
 def row(video_id, split='val', label='real', status='kept', **fields):
-  """A line of report.csv."""
+  """What became of a video."""
   figures = {
     'rule': 'consecutive',
-    'reason': '',
-    'num_frames': '30',
-    'num_asked': '32',
-    'face_size': '120.0',
-    'jitter': '0.5',
+    'num_frames': 30,
+    'num_asked': 32,
+    'face_size': 120.0,
+    'jitter': 0.5,
     'source_digest': video_id,
   }
-  return quality_page.Row.of(
-    {
-      'video_id': video_id,
-      'split': split,
-      'label': label,
-      'status': status,
-      **figures,
-      **fields,
-    }
+  return prepared_video.Outcome(
+    video_id=video_id,
+    split=split,
+    label=label,
+    status=status,
+    **(figures | fields),
   )
 
 
@@ -38,13 +34,13 @@ def cells(page: str, first: str) -> list[str]:
 def test_the_table_counts_frames_and_reasons_by_split_and_class():
   rows = [
     row('a'),
-    row('b', num_frames='10', face_size='60.0', jitter='1.5'),
-    row('c', status='skipped', reason='no_face', num_frames='0', jitter='0.0'),
-    row('d', status='skipped', reason='unreadable', num_frames='0',
-        num_asked='0'),
-    row('e', label='fake', num_frames='32'),
+    row('b', num_frames=10, face_size=60.0, jitter=1.5),
+    row('c', status='skipped', reason='no_face', num_frames=0, jitter=0.0),
+    row('d', status='skipped', reason='unreadable', num_frames=0,
+        num_asked=0),
+    row('e', label='fake', num_frames=32),
   ]  # fmt: skip
-  page = quality_page.make(rows, 'mine')
+  page = make(rows, 'mine')
   assert cells(page, 'val real') == [
     'val real',
     '4',
@@ -61,33 +57,33 @@ def test_the_table_counts_frames_and_reasons_by_split_and_class():
   assert '2 real' in page and '1 fake' in page  # below the plots
 
 
-def test_files_that_are_there_twice_are_named_with_their_splits():
+def make(rows, dataset):
+  return quality_page.make(rows, duplicates.find(rows), dataset)
+
+
+def test_what_is_there_twice_is_named_with_its_splits():
   rows = [
     row('a.mp4', 'train', source_digest='1'),
     row('copy.mp4', 'val', source_digest='1'),
-    row('c.mp4#0-9', 'train', source_digest='2'),
-    row('c.mp4#20-', 'val', source_digest='2'),
-    row('d.mp4', source_digest=''),
-    row('e.mp4', source_digest=''),
+    *(row(f'{i}.mp4', looks=f'{i % 2}f' * 24) for i in range(4)),
   ]
-  assert quality_page.duplicates(rows) == [
-    [('a.mp4', 'train'), ('copy.mp4', 'val')]
-  ]
-  page = quality_page.make(rows, 'mine')
+  page = make(rows, 'mine')
   assert 'there more than once: 1; in more than one split,' in page
   assert 'a.mp4 (train); copy.mp4 (val)' in page
+  assert 'in one place: 2.' in page
+  assert '0.mp4 (val); 2.mp4 (val)' in page
 
 
 def test_the_videos_worth_a_look_come_worst_first():
-  rows = [row(f'v{i}', num_frames=str(20 + i)) for i in range(20)]
-  page = quality_page.make(rows, 'mine')
+  rows = [row(f'v{i}', num_frames=20 + i) for i in range(20)]
+  page = make(rows, 'mine')
   found = page.partition('Face found least often')[2].partition('<h3>')[0]
   assert re.findall(r'<td>(v\d+)', found) == [f'v{i}' for i in range(12)]
 
 
 def test_lines_of_an_older_command_and_odd_names_make_a_page_too():
-  old = row('<b>.mp4', num_asked='', face_size='', jitter='', source_digest='')
-  page = quality_page.make([old, row('caf\udce9.mp4')], 'a & b')
+  old = row('<b>.mp4', num_asked=0, face_size=0.0, jitter=0.0, source_digest='')
+  page = make([old, row('caf\udce9.mp4')], 'a & b')
   assert '<b>.mp4' not in page and 'a &amp; b' in page
   page.encode('utf-8')
-  assert 'No two files' in quality_page.make([], 'empty')
+  assert 'No two files' in make([], 'empty')
