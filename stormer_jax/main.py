@@ -210,7 +210,8 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string(
     'compilation_cache',
     None,
-    'Folder of compiled programs, so that a restarted run begins at once.',
+    'Folder of compiled programs, so that a restarted run begins at once; empty'
+    ' for none. predict and app keep theirs in ~/.cache/stormer-jax.',
   )
   flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
   mode, workdir = _early_flag(argv, 'mode'), _early_flag(argv, 'workdir')

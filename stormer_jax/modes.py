@@ -17,7 +17,14 @@ from ml_collections import config_dict, config_flags
 
 from data_pipeline import corruptions, places, shard_cache
 from data_pipeline.engines import engine as engine_lib
-from stormer_jax import comparison, detector, plan, sweep, train
+from stormer_jax import (
+  comparison,
+  detector,
+  plan,
+  program_cache,
+  sweep,
+  train,
+)
 from stormer_jax.runs import distributed
 from stormer_jax.scoring import app as page_server
 from stormer_jax.scoring import (
@@ -54,8 +61,7 @@ def carry_out(args: flags.FlagValues, videos: Sequence[str]) -> None:
     args: Flags of `main`, which has looked them over.
     videos: What was named on the command line without a flag.
   """
-  if args.compilation_cache:
-    jax.config.update('jax_compilation_cache_dir', args.compilation_cache)
+  program_cache.choose(args.compilation_cache, args.mode)
   if args.distributed == 'auto' and args.mode in ('train', 'evaluate'):
     with distributed.joined():
       _dispatch(args, videos)

@@ -241,15 +241,27 @@ def test_evaluate_scores_the_held_out_videos(run, records, clean_run):
   assert len((folder / 'scores.csv').read_text().splitlines()) == 1 + 4
 
 
-def test_predict_answers_for_a_raw_file(run, clean_run):
-  status, out, err = run(
-    'stormer_jax.main',
-    '--mode=predict',
-    f'--workdir={clean_run}',
-    f'--video={PACKAGES / CARPHONE}',
+def test_predict_answers_for_a_raw_file_and_keeps_its_programs(
+  clean_run, tmp_path
+):
+  user = private_home.PrivateHome(tmp_path / 'user')
+  user.environment.pop('JAX_COMPILATION_CACHE_DIR', None)
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'stormer_jax.main', '--mode=predict'),
+      *(f'--workdir={clean_run}', f'--video={PACKAGES / CARPHONE}'),
+    ],
+    cwd=ROOT,
+    env=user.environment | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=HANGS_SECONDS,
   )
-  assert status == 0, out + err
-  answer = json.loads(out)
+  assert done.returncode == 0, done.stdout + done.stderr
+  ours, folder, *programs = user.list_traces()
+  assert ours == tmp_path / 'user/home/cache/stormer-jax'
+  assert programs and all(file.parent == folder for file in programs)
+  answer = json.loads(done.stdout)
   assert answer['status'] == 'ok'
   assert 0 < answer['score'] < 1
   assert len(answer['clips']) == 8
