@@ -12,6 +12,7 @@ person scores the same here as in `evaluate` (METHOD section 9).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 import dataclasses
 import heapq
 import itertools
@@ -218,29 +219,26 @@ class Detector:
     return self.detector.config.model.num_frames
 
   def _score(self, clips: Iterator[people.PersonClip]) -> Iterator['_Scored']:
-    """Scores clips as they come, a batch at a time."""
+    """Scores clips as they come, a batch at a time.
+
+    While one is scored, and the first one's program compiled, the next is read.
+    """
     size = min(self.options.batch_size, _BATCH)
-    while batch := list(itertools.islice(clips, size)):
-      encoded = [
-        [records_lib.encode_frame(frame) for frame in clip.frames]
-        for clip in batch
-      ]
-      frames = np.zeros((size, *batch[0].frames.shape), np.uint8)
-      for row, of_clip in enumerate(encoded):
-        frames[row] = [records_lib.decode_frame(frame) for frame in of_clip]
-      outputs = self._scorer(frames)  # one shape, compiled once
-      for row, (clip, of_clip) in enumerate(zip(batch, encoded, strict=True)):
-        yield _Scored(
-          person=clip.person,
-          frame_indices=clip.frame_indices,
-          times=clip.times,
-          boxes=clip.boxes,
-          logit=float(outputs.logits[row]),
-          soft_labels=metrics.sigmoid(outputs.soft_label_logits[row]),
-          maps=outputs.vulnerability_map[row].astype(np.float16),
-          **_looks(frames[row]),
-          crops=tuple(of_clip),
-        )
+    with futures.ThreadPoolExecutor(1) as device:
+      waiting: Iterator[_Scored] = iter(())
+      while batch := list(itertools.islice(clips, size)):
+        encoded = [
+          [records_lib.encode_frame(frame) for frame in clip.frames]
+          for clip in batch
+        ]
+        frames = np.zeros((size, *batch[0].frames.shape), np.uint8)
+        for row, of_clip in enumerate(encoded):
+          frames[row] = [records_lib.decode_frame(frame) for frame in of_clip]
+        # One shape, compiled once.
+        outputs = device.submit(self._scorer, frames)
+        yield from waiting
+        waiting = _scored(batch, encoded, frames, outputs)
+      yield from waiting
 
 
 @dataclasses.dataclass
@@ -258,6 +256,28 @@ class _Scored:
   brightness: float
   thumbnail: bytes
   crops: tuple[bytes, ...]  # emptied where others are worse
+
+
+def _scored(
+  batch: Sequence[people.PersonClip],
+  encoded: Sequence[Sequence[bytes]],
+  frames: np.ndarray,
+  coming: futures.Future[clip_scorer.HostOutputs],
+) -> Iterator[_Scored]:
+  """Puts the clips of a batch together with what comes of them."""
+  outputs = coming.result()
+  for row, (clip, of_clip) in enumerate(zip(batch, encoded, strict=True)):
+    yield _Scored(
+      person=clip.person,
+      frame_indices=clip.frame_indices,
+      times=clip.times,
+      boxes=clip.boxes,
+      logit=float(outputs.logits[row]),
+      soft_labels=metrics.sigmoid(outputs.soft_label_logits[row]),
+      maps=outputs.vulnerability_map[row].astype(np.float16),
+      **_looks(frames[row]),
+      crops=tuple(of_clip),
+    )
 
 
 def _looks(frames: np.ndarray) -> dict[str, Any]:

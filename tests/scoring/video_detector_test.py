@@ -163,6 +163,45 @@ def test_batches_of_clips_do_not_change_the_answer(detector, tmp_path):
   assert len(parts.clips) == len(whole.clips) == 8
 
 
+def test_videos_of_any_length_are_scored_by_one_program(detector, tmp_path):
+  programs = (clip_scorer._score_clips, clip_scorer._eval_clips)
+  for program in programs:
+    program.clear_cache()
+  ready = _ready(detector, frame_rule='dense')
+  for length in (4, 7, 33, 70):
+    path = bright_faces.write_video(tmp_path / f'{length}.mp4', length)
+    assert ready.predict(path).status == 'ok'
+  assert [program._cache_size() for program in programs] == [1, 1]
+
+
+def test_the_next_clips_are_read_while_others_are_scored(detector, tmp_path):
+  video = bright_faces.write_video(tmp_path / 'a.mp4', 70)
+  ready = _ready(detector, batch_size=2)
+  score, read_further = ready._scorer, threading.Event()
+  waited = []
+
+  def wait_and_score(frames):
+    waited.append(read_further.wait(60))
+    return score(frames)
+
+  ready._scorer = wait_and_score
+  # A batch is a quarter of the video's eight clips.
+  ready.predict(video, watch=lambda share: share > 0.3 and read_further.set())
+  assert waited == [True] * 4
+
+
+def test_what_the_scoring_raises_ends_the_reading(detector, tmp_path):
+  video = bright_faces.write_video(tmp_path / 'a.mp4', 70)
+  ready = _ready(detector, batch_size=2)
+
+  def fail(frames):
+    raise MemoryError('of the device')
+
+  ready._scorer = fail
+  with pytest.raises(MemoryError, match='of the device'):
+    ready.predict(video)
+
+
 def test_the_answer_names_weights_libraries_and_file(detector, tmp_path):
   video = bright_faces.write_video(tmp_path / 'a.mp4', 12)
   prediction = _predict(detector, video)
