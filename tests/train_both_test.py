@@ -18,6 +18,8 @@ train_both = pytest.importorskip('benchmarks.train_both')
 twin_results = pytest.importorskip('benchmarks.twin_results')
 twin_run = pytest.importorskip('benchmarks.twin_run')
 
+pytestmark = pytest.mark.extra
+
 PLAN = train_both.Plan(
   programs=twin_run.PROGRAMS,
   seeds=(3, 4),
