@@ -3,10 +3,15 @@
   pip install 'jax[tpu]'                    # brings libtpu
   python -m benchmarks.tpu                  # the pairs, 8 on one v6e
   python -m benchmarks.tpu --what step      # the SAM step of ViT-B
+  python -m benchmarks.tpu --what products  # the floor under that step
 
 Prints compile seconds, bytes of one device, collectives, and the cycles that
 the compiler expects of each operation, the dearest first. Cycles are the
 compiler's estimates, good for comparing one program with another; nothing runs.
+
+The floor is the matrix products of the step's blocks, each compiled alone, from
+memory to memory. Not in it: attention over time, patch embedding and heads,
+together some 2 % of the arithmetic, and what remat computes again.
 """
 
 import argparse
@@ -16,12 +21,14 @@ import re
 import time
 
 import jax
+import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
-from configs import ffpp_c23
-from stormer_jax import plan, sharding, train
+from configs import ffpp_c23, vit_large
+from stormer_jax import model, plan, sharding, train
 
+_CONFIGS = {'ffpp_c23': ffpp_c23, 'vit_large': vit_large}
 _COLLECTIVES = (
   'all-reduce',
   'all-gather',
@@ -42,8 +49,9 @@ def main() -> None:
   arguments = _parse()
   # libtpu compiles; the process itself stays on the CPU.
   jax.config.update('jax_platforms', 'cpu')
-  config = ffpp_c23.get_config()
+  config = _CONFIGS[arguments.config].get_config()
   config.data.batch_size = arguments.pairs
+  config.model.num_frames = arguments.frames
   config.model.remat = arguments.remat
   devices, compiler = plan.devices_of(arguments.kind, arguments.devices)
   if 'TPU' not in compiler:
@@ -53,6 +61,10 @@ def main() -> None:
     )
   mesh = plan.make_mesh(config, devices)
   sharding.check_batch(config.data.batch_size, config.train.accumulate, mesh)
+  print(f'{compiler}, {arguments.devices} devices, {arguments.pairs} pairs')
+  if arguments.what == 'products':
+    _print_products(config, mesh, arguments.rows)
+    return
   if arguments.what == 'pairs':
     lowered = _lower_pairs(config, mesh)
   else:
@@ -65,7 +77,6 @@ def main() -> None:
   seconds = time.monotonic() - start
   memory = program.memory_analysis()
   text = program.as_text() or ''
-  print(f'{compiler}, {arguments.devices} devices, {arguments.pairs} pairs')
   print(f'compiled in       {seconds:8.0f} s')
   print(f'temporaries       {memory.temp_size_in_bytes / 2**20:8.0f} MiB')
   print(f'code              {memory.generated_code_size_in_bytes / 2**20:8.0f}')
@@ -148,6 +159,69 @@ def _trips(loop: str, condition: list[str]) -> int:
   return int(numbers[0])
 
 
+def block_products(
+  config: model.StormerConfig, clips: int
+) -> collections.Counter[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+  """Counts the matrix products of a block, forward and back.
+
+  Three of each layer (its output, and the gradients of its input and weights)
+  and six of attention over space.
+
+  Args:
+    config: Of a model with divided attention.
+    clips: Of a device.
+
+  Returns:
+    How many there are of each (einsum, shape, shape).
+  """
+  patches, width = config.grid_size**2, config.width
+  hidden = int(width * config.mlp_ratio)
+  frames = config.num_frames * clips
+  tubes = (config.num_frames + 1) * patches * clips
+  tokens = frames * (patches + 1)
+  rows = (config.num_frames * patches + 2) * clips
+  layers = [(tubes, width, width)] * 5 + [(tokens, width, width)] * 4
+  layers += [(rows, width, hidden), (rows, hidden, width)]
+  counts = collections.Counter()
+  for n, d, e in layers:
+    counts['nd,de->ne', (n, d), (d, e)] += 1
+    counts['ne,de->nd', (n, e), (d, e)] += 1
+    counts['nd,ne->de', (n, d), (n, e)] += 1
+  heads = (frames, config.num_heads, patches + 1)
+  vectors, weights = (*heads, width // config.num_heads), (*heads, patches + 1)
+  # Logits, and the gradient of the weights; the mixture, and the gradient of
+  # queries; those of keys and of values.
+  counts['bhnk,bhmk->bhnm', vectors, vectors] += 2
+  counts['bhnm,bhmk->bhnk', weights, vectors] += 2
+  counts['bhnm,bhnk->bhmk', weights, vectors] += 2
+  return counts
+
+
+def _print_products(
+  config: config_dict.ConfigDict, mesh: jax.sharding.Mesh, rows: int
+) -> None:
+  """Compiles each product of a step alone, and adds up."""
+  array = functools.partial(
+    jax.ShapeDtypeStruct,
+    dtype=config.model.dtype,
+    sharding=sharding.replicated(mesh),
+  )
+  clips = 2 * config.data.batch_size // mesh.size
+  found = []
+  for (how, x, y), count in block_products(
+    model.StormerConfig(**config.model), clips
+  ).items():
+    multiply = jax.jit(functools.partial(jnp.einsum, how))
+    text = multiply.lower(array(x), array(y)).compile().as_text() or ''
+    # In each block, in both passes of SAM.
+    cycles = 2 * config.model.depth * count * estimated_cycles(text)[0]
+    found.append((cycles, f'{how} {x} {y}'))
+  total = sum(cycles for cycles, _ in found)
+  print(f'estimated cycles  {total / 1e6:8.1f} M')
+  for cycles, name in sorted(found, reverse=True)[:rows]:
+    print(f'  {cycles / total:6.1%}  {name}')
+
+
 def _lower_pairs(
   config: config_dict.ConfigDict, mesh: jax.sharding.Mesh
 ) -> jax.stages.Lowered:
@@ -166,7 +240,11 @@ def _lower_pairs(
 
 def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('--what', choices=('pairs', 'step'), default='pairs')
+  parser.add_argument(
+    '--what', choices=('pairs', 'step', 'products'), default='pairs'
+  )
+  parser.add_argument('--config', choices=_CONFIGS, default='ffpp_c23')
+  parser.add_argument('--frames', type=int, default=4, help='of a clip')
   parser.add_argument('--kind', default='TPU v6e', help='%(default)s')
   parser.add_argument('--devices', type=int, default=1)
   parser.add_argument('--pairs', type=int, default=8, help='of all devices')

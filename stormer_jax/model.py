@@ -18,7 +18,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from einops import pack, rearrange, repeat, unpack
+from einops import rearrange, repeat
 import flax
 from flax import nnx
 import jax
@@ -29,7 +29,7 @@ import numpy as np
 
 from stormer_jax import stem
 
-_PRODUCT = 'product'  # with weights; what remat 'dots' keeps
+_KEPT = 'kept'  # of a block by remat 'dots'
 _CHOICES = {
   'stem': ('patch', 'efficientnet_lite0'),
   'stem_statistics': ('frozen', 'batch'),
@@ -316,7 +316,7 @@ def run_blocks(
     run_block = jax.checkpoint(
       run_block,
       prevent_cse=not config.scan_layers,
-      policy=policies.save_only_these_names(_PRODUCT)
+      policy=policies.save_only_these_names(_KEPT)
       if config.remat == 'dots'
       else None,
     )
@@ -441,9 +441,10 @@ class SpaceTimeBlock(nnx.Module):
       temporal_token = temporal_token + said[:, 1].mean(axis=0)
     patches = patches + change
 
-    rows, shapes = pack([class_token, patches, temporal_token], '* b d')
-    rows = rows + self.alone(rows, drop_rate, keys[2])
-    return Tokens(*unpack(rows, shapes, '* b d')), frame_classes
+    patches = patches + self.alone(patches, drop_rate, keys[2])
+    seers = jnp.stack([class_token, temporal_token])
+    class_token, temporal_token = seers + self.alone(seers, drop_rate, keys[2])
+    return Tokens(class_token, patches, temporal_token), frame_classes
 
   def over_time(
     self,
@@ -455,7 +456,7 @@ class SpaceTimeBlock(nnx.Module):
     change = self.temporal_attn(self.temporal_norm1(tubes))
     # Dropped rows still receive the bias of temporal_fc (D19).
     change = _drop_path(change, drop_rate, key, row_axes=(2, 1))
-    return checkpoint_name(self.temporal_fc(change), _PRODUCT)
+    return self.temporal_fc(change)
 
   def over_space(
     self,
@@ -469,13 +470,13 @@ class SpaceTimeBlock(nnx.Module):
 
   def alone(
     self,
-    rows: Float[Array, 'n b d'],
+    rows: Float[Array, '*n b d'],
     drop_rate: Float[Array, ''],
     key: Key[Array, ''] | None,
-  ) -> Float[Array, 'n b d']:
+  ) -> Float[Array, '*n b d']:
     """What the MLP adds to each token; a clip is dropped whole."""
     change = self.mlp(self.norm2(rows))
-    return _drop_path(change, drop_rate, key, row_axes=(1,))
+    return _drop_path(change, drop_rate, key, row_axes=(rows.ndim - 2,))
 
 
 class Attention(nnx.Module):
@@ -508,12 +509,14 @@ class Attention(nnx.Module):
       for p in (self.qkv.kernel, self.qkv.bias)
     )
     query, key, value = (
-      checkpoint_name(x @ rearrange(kernel, 'd h k -> d (h k)'), _PRODUCT)
-      + bias.reshape(1, 1, 1, -1)
+      checkpoint_name(
+        x @ rearrange(kernel, 'd h k -> d (h k)') + bias.reshape(1, 1, 1, -1),
+        _KEPT,
+      )
       for kernel, bias in zip(kernels, biases, strict=True)
     )
     x = self.attend(query, key, value, self.num_heads, self.implementation)
-    return checkpoint_name(self.proj(x), _PRODUCT)
+    return self.proj(x)
 
 
 def _attend_over_space(
@@ -525,8 +528,11 @@ def _attend_over_space(
 ) -> Float[Array, 't n b d']:
   """Mixes the n tokens of each frame of each clip; softmax in float32."""
   num_frames, num_tokens = query.shape[:2]
+  # Barriers: merged with the products around them, on the way back too, the
+  # cuts at heads would leave a TPU half-empty tiles of 64 units.
+  barrier = jax.lax.optimization_barrier
   query, key, value = (
-    rearrange(x, 't n b (h k) -> (t b) n h k', h=num_heads)
+    rearrange(barrier(x), 't n b (h k) -> (t b) n h k', h=num_heads)
     for x in (query, key, value)
   )
   lengths: dict[str, Any] = {}
@@ -540,8 +546,8 @@ def _attend_over_space(
   x = jax.nn.dot_product_attention(
     query, key, value, implementation=implementation, **lengths
   )
-  return rearrange(
-    x[:, :num_tokens], '(t b) n h k -> t n b (h k)', t=num_frames
+  return barrier(
+    rearrange(x[:, :num_tokens], '(t b) n h k -> t n b (h k)', t=num_frames)
   )
 
 
@@ -633,8 +639,7 @@ class Mlp(nnx.Module):
     self.fc2 = mae_linear(hidden, width, config.dtype, rngs)
 
   def __call__(self, x: Float[Array, '*b d']) -> Float[Array, '*b d']:
-    hidden = checkpoint_name(self.fc1(x), _PRODUCT)
-    return self.fc2(self.activation(hidden))
+    return self.fc2(self.activation(self.fc1(x)))
 
 
 class SoftLabelHead(nnx.Module):
@@ -737,17 +742,58 @@ class CarriedNorm(nnx.Module):
 
 
 class LayerNorm(nnx.LayerNorm):
-  """Keeps nothing but its input, and computes again, for the way back."""
+  """Normalises the last axis in float32; its way back is written out."""
 
   def __init__(self, width: int, *, dtype: str, rngs: nnx.Rngs):
-    # Variance in two passes: E[x^2] - E[x]^2 loses digits.
-    super().__init__(
-      width, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs
-    )
+    super().__init__(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-    normalise = functools.partial(super().__call__, mask=mask)
-    return jax.checkpoint(normalise, prevent_cse=False)(x)
+  def __call__(
+    self, x: Float[Array, '*b d'], *, mask: Array | None = None
+  ) -> Float[Array, '*b d']:
+    del mask  # nobody hides features
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    scale, bias = (
+      jnp.asarray(p).reshape(shape) for p in (self.scale, self.bias)
+    )
+    return _normalise(x.astype(self.dtype), scale, bias)
+
+
+@jax.custom_vjp
+def _normalise(
+  x: Float[Array, '*b d'],
+  scale: Float[Array, '*ones d'],
+  bias: Float[Array, '*ones d'],
+) -> Float[Array, '*b d']:
+  """Layer normalisation that keeps its input and two numbers a row."""
+  return _normalise_and_keep(x, scale, bias)[0]
+
+
+def _normalise_and_keep(x, scale, bias):
+  y = x.astype(jnp.float32)
+  mean = y.mean(axis=-1, keepdims=True)
+  if x.dtype == jnp.bfloat16:  # whose own rounding loses more digits than this
+    var = (y**2).mean(axis=-1, keepdims=True) - mean**2
+    var = jnp.maximum(var, 0)
+  else:
+    var = ((y - mean) ** 2).mean(axis=-1, keepdims=True)
+  mean = checkpoint_name(mean, _KEPT)
+  slope = checkpoint_name(jax.lax.rsqrt(var + 1e-6), _KEPT)
+  normal = (y - mean) * (slope * scale) + bias
+  return normal.astype(x.dtype), (x, mean, slope, scale)
+
+
+def _normalise_back(kept, change):
+  x, mean, slope, scale = kept
+  unit = (x.astype(jnp.float32) - mean) * slope
+  change = change.astype(jnp.float32)
+  pull = change * scale
+  along = (pull * unit).mean(axis=-1, keepdims=True)
+  pull = slope * (pull - pull.mean(axis=-1, keepdims=True) - unit * along)
+  total = functools.partial(jnp.sum, axis=range(x.ndim - 1), keepdims=True)
+  return pull.astype(x.dtype), total(change * unit), total(change)
+
+
+_normalise.defvjp(_normalise_and_keep, _normalise_back)
 
 
 @jax.custom_jvp

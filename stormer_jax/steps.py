@@ -189,6 +189,7 @@ def make_train_step(
       batch_stats=batch_stats,
       trainable=trainable,
       micro_batches=parts,
+      loop=config.model.scan_layers,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

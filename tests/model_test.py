@@ -314,6 +314,34 @@ def test_gelu_and_its_slope_are_exact(dtype):
   _assert_close((ours, slope), (exact, exact_slope), limit, limit)
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_norm_and_its_way_back_are_those_of_a_plain_one(dtype):
+  random = np.random.default_rng(0)
+  graphdef, _ = nnx.split(model.LayerNorm(12, dtype=dtype, rngs=nnx.Rngs(0)))
+  # As far from 0 as outliers of a ViT: 30 of its deviations.
+  x = jnp.asarray(random.normal(30.0, 1.0, size=(3, 4, 12)), dtype)
+  scale, bias, pull = (
+    jnp.asarray(random.normal(size=size), jnp.float32)
+    for size in (12, 12, x.shape)
+  )
+
+  def ours(x, scale, bias):
+    norm = nnx.merge(graphdef, nnx.State({'scale': scale, 'bias': bias}))
+    return (norm(x).astype(jnp.float32) * pull).sum()
+
+  def plain(x, scale, bias):
+    x = x - x.mean(axis=-1, keepdims=True)
+    slope = jax.lax.rsqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6)
+    return ((x * slope * scale[None, None] + bias[None, None]) * pull).sum()
+
+  seen = jax.value_and_grad(ours, argnums=(0, 1, 2))(x, scale, bias)
+  expected = jax.value_and_grad(plain, argnums=(0, 1, 2))(
+    x.astype(jnp.float32), scale, bias
+  )
+  limit = 2e-5 if dtype == 'float32' else 2**-6
+  _assert_close(seen, expected, limit, limit)
+
+
 def _block(**changes):
   """One block whose temporal projection is only a bias of ones."""
   block = model.SpaceTimeBlock(_config(**changes), rngs=nnx.Rngs(0))

@@ -153,8 +153,11 @@ def _sam(params, **changes):
   )
 
 
-def test_sam_takes_the_gradient_at_the_end_of_a_step_of_length_rho(params):
-  gradients, _, loss, terms = _sam(params)
+@pytest.mark.parametrize('loop', [False, True])
+def test_sam_takes_the_gradient_at_the_end_of_a_step_of_length_rho(
+  params, loop
+):
+  gradients, _, loss, terms = _sam(params, loop=loop)
   first = jax.tree.map(lambda w: w**3, params)
   norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(first)))
   jax.tree.map(
@@ -201,10 +204,17 @@ def test_a_nan_in_a_frozen_part_does_not_reach_the_others(params):
 
 
 @pytest.mark.parametrize(
-  ('batch_stats', 'passes'), [('first_pass', 1), ('both_passes', 2)]
+  ('batch_stats', 'passes', 'loop'),
+  [
+    ('first_pass', 1, False),
+    ('both_passes', 2, False),
+    ('both_passes', 2, True),
+  ],
 )
-def test_statistics_come_from_the_passes_asked_for(params, batch_stats, passes):
-  _, stats, _, _ = _sam(params, batch_stats=batch_stats)
+def test_statistics_come_from_the_passes_asked_for(
+  params, batch_stats, passes, loop
+):
+  _, stats, _, _ = _sam(params, batch_stats=batch_stats, loop=loop)
   assert stats['count'] == passes
   at_w = params['class_head']['bias']
   # The second pass adds what it saw at w + e, not at w.

@@ -1,10 +1,15 @@
 """Counting the work of a compiled program whose loops lie in loops."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from benchmarks import tpu
+from configs import ffpp_c23
+from stormer_jax import flops, model
 
 PROGRAM = """\
 HloModule step
@@ -72,3 +77,19 @@ def test_the_trips_of_a_compiled_program_are_those_of_its_source():
   compiled = jax.jit(program).lower(jnp.ones((32, 32))).compile()
   counts = tpu.run_counts(compiled.as_text())
   assert {3, 7, 15} <= set(counts.values()) <= {1, 3, 7, 15}
+
+
+@pytest.mark.parametrize('num_frames', [4, 16])
+def test_the_products_of_the_floor_are_nearly_all_arithmetic_of_a_step(
+  num_frames,
+):
+  config = ffpp_c23.get_config()
+  config.model.num_frames = num_frames
+  config = model.StormerConfig(**config.model)
+  total = 0
+  for (how, *shapes), count in tpu.block_products(config, clips=6).items():
+    letters = how.partition('->')[0].replace(',', '')
+    sizes = dict(zip(letters, itertools.chain(*shapes), strict=True))
+    total += 2 * count * math.prod(sizes.values())
+  step = flops.train_step_flops(config, 6, rho=0.05)
+  assert 0.97 * step < 2 * config.depth * total < step

@@ -8,7 +8,7 @@ what it saw. `config.pretrained_vit` starts all but attention over time, whose
 last layer starts at zero, and the head.
 """
 
-from einops import pack, rearrange, repeat, unpack
+from einops import rearrange, repeat
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,6 @@ def _run_block(block, carry, rate, key):
   change = block.over_space(frames, rate, keys[1])
   class_token = class_token + change[:, 0].mean(axis=0)
   patches = patches + change[:, 1:]
-  rows, shapes = pack([class_token, patches], '* b d')
-  rows = rows + block.alone(rows, rate, keys[2])
-  return tuple(unpack(rows, shapes, '* b d'))
+  return tuple(
+    x + block.alone(x, rate, keys[2]) for x in (class_token, patches)
+  )
