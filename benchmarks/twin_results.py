@@ -216,9 +216,9 @@ def section(results: Mapping[str, Any]) -> str:
   )
   if plan['unseen'] == 'man_carphone':
     scored += (
-      ' Size, rates and steps were chosen with `president_obama` in his place'
-      ' (`--unseen`); the blends are near those of the demo, where this man is'
-      ' the validation.'
+      ' Size and rates were tried in one run with `president_obama` in his'
+      ' place (`--unseen`); batch, pairs and blends were then set without a'
+      " look at anybody's scores."
     )
   over_seeds = results['over_seeds']
   found = (
