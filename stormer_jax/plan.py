@@ -263,7 +263,13 @@ def training_step(
   abstract = jax.eval_shape(lambda: init(*init_weights()))
   shardings = sharding.state_shardings(abstract, mesh)
   step = jax.jit(
-    steps.make_train_step(config, graphdef, tx, steps_per_epoch=1),
+    steps.make_train_step(
+      config,
+      graphdef,
+      tx,
+      steps_per_epoch=1,
+      platform=mesh.devices.flat[0].platform,
+    ),
     donate_argnums=0,
     out_shardings=(shardings, sharding.replicated(mesh)),
   )

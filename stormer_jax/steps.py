@@ -142,8 +142,11 @@ def make_train_step(
   graphdef: nnx.GraphDef,
   tx: optax.GradientTransformation,
   steps_per_epoch: int,
+  platform: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, dict]]:
   """Returns `train_step(state, batch) -> (state, terms)`, to be jitted.
+
+  `platform` is that of the devices it is compiled for, if not JAX's own.
 
   `terms` are those of the first SAM pass at this step, with the norm of the
   gradient that the step follows; `terms['mean']` is the mean of the loss terms
@@ -159,6 +162,10 @@ def make_train_step(
   skip_nonfinite = config.train.nonfinite == 'skip'
   freeze_steps = config.optimizer.freeze_epochs * steps_per_epoch
   accumulate = config.train.accumulate
+  # In a loop XLA for CPU takes half as long again for a step of the demo.
+  loop = (
+    config.model.scan_layers and (platform or jax.default_backend()) != 'cpu'
+  )
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -189,7 +196,7 @@ def make_train_step(
       batch_stats=batch_stats,
       trainable=trainable,
       micro_batches=parts,
-      loop=config.model.scan_layers,
+      loop=loop,
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
