@@ -78,6 +78,7 @@ def get_sweep() -> list[tuple[str, dict[str, Any], tuple[int, ...]]]:
     'frames_16': {'model.num_frames': 16},
     # Self-blended videos.
     'parameters_per_frame': {'synthesis.temporal_jitter': 1.0},
+    'both_blurred': {'synthesis.post_blur_prob': 0.5},  # not in the paper
     'landmarks_not_smoothed': {'synthesis.smooth_landmarks': False},
     'margin_none': {'synthesis.margin': (0, 0)},
     'margin_15': {'synthesis.margin': (15, 15)},  # that of most test sets

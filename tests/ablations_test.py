@@ -130,7 +130,7 @@ def test_every_entry_traces_a_step(entry, read):
 
 
 def test_every_field_of_model_and_synthesis_is_read_on_the_way(read):
-  config = small(FIRST['base'])
+  config = small(FIRST['both_blurred'])  # which has a field of its own
   TRACED.clear()
   pairs = trace_pairs(config)
   trace_step(config, pairs)
