@@ -3,6 +3,7 @@
 import functools
 import gc
 import pathlib
+import signal
 
 import jax
 from jaxtyping import install_import_hook
@@ -11,6 +12,10 @@ import pytest
 
 from data_pipeline import record_writer
 
+# A job in the background of a shell ignores Ctrl-C, and so would the programs
+# that tests start to interrupt them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Every annotation of ours is checked at every call, in tests alone.
