@@ -18,7 +18,6 @@ import os
 import pathlib
 import tempfile
 
-import av
 import cv2
 from jaxtyping import UInt8
 import numpy as np
@@ -148,6 +147,8 @@ def corrupt_crops(
 def _compress_crops(
   crops: UInt8[np.ndarray, 't h w 3'], rate_factor: int
 ) -> UInt8[np.ndarray, 't h w 3']:
+  import av  # here: a machine that trains need not have it
+
   encoder = av.VideoCodecContext.create('libx264', 'w')
   encoder.height, encoder.width = crops.shape[1:3]
   encoder.pix_fmt = 'yuv420p'
@@ -281,6 +282,8 @@ def compressed_file(
     FileNotFoundError: there is no such file.
     ValueError: it is not a video, or the kind works frame by frame.
   """
+  import av  # here: a machine that trains need not have it
+
   if not corruption.of_files:
     raise ValueError(f'{corruption} changes frames, not files')
   with tempfile.TemporaryDirectory(prefix='stormer-') as folder:
@@ -299,6 +302,8 @@ def compressed_file(
 def _compress(
   path: pathlib.Path, copy: pathlib.Path, corruption: Corruption
 ) -> None:
+  import av  # here: a machine that trains need not have it
+
   with av.open(f'file:{path}') as source, av.open(str(copy), 'w') as target:
     stream = source.streams.best('video')
     if not isinstance(stream, av.VideoStream):
