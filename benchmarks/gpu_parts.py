@@ -375,7 +375,7 @@ def _config(arguments, *, pairs):
 
   config = (tiny if arguments.small else ffpp_c23).get_config()
   config.model.dtype = 'bfloat16'
-  config.model.scan_layers = True
+  config.model.scan_layers = arguments.scan_layers == 'True'
   config.model.attention = arguments.attention
   config.model.remat = arguments.remat
   config.data.batch_size = pairs
@@ -465,6 +465,9 @@ def _parse():
   parser.add_argument('--small', action='store_true')
   parser.add_argument('--attention', default='xla')
   parser.add_argument('--remat', default='none')
+  parser.add_argument(
+    '--scan_layers', choices=('True', 'False'), default='False'
+  )
   parser.add_argument('--pairs', type=int, default=32)
   parser.add_argument('--seconds', type=float, default=600, help='of growth')
   return parser.parse_args()

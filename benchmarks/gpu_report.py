@@ -64,11 +64,17 @@ class Part:
   of_fastest: bool = False
 
 
-def _step(attention: str, remat: str) -> Part:
+def _step(attention: str, remat: str, *, scan: bool = False) -> Part:
+  how = (
+    f'--attention={attention}',
+    f'--remat={remat}',
+    f'--scan_layers={scan}',
+  )
   return Part(
-    f'sam_{attention}_{remat}',
-    f'ViT-B SAM step, attention {attention}, remat {remat}',
-    ('sam_step', f'--attention={attention}', f'--remat={remat}'),
+    f'sam_{attention}_{remat}' + '_scan' * scan,
+    f'ViT-B SAM step, attention {attention}, remat {remat}, blocks '
+    + ('in a loop' if scan else 'one by one'),
+    ('sam_step', *how),
     200,
   )
 
@@ -78,16 +84,16 @@ _MACHINE = Part('machine', 'Versions, card, driver', ('machine',), 60)
 # on an H200 the blending took 57 s to compile, and the step more than 43 s. At
 # one batch size; `growth` doubles it with what is left.
 PARTS = (
-  _step('xla', 'none'),
   _step('cudnn', 'none'),
   Part('whole', 'Blending, step, both; scoring', ('whole',), 200, True),
   Part('profile', 'Kernels of the step', ('profile',), 90, True),
-  _step('xla', 'dots'),
   Part('growth', 'The step, its batch doubled', ('growth',), 300, True),
-  Part('blending', 'Blending alone', ('blending',), 100),
   Part('agreement', 'Agreement with the CPU', ('agreement',), 200),
   Part('resume', 'A training, killed and resumed', ('resume',), 120),
+  _step('cudnn', 'none', scan=True),
+  _step('xla', 'none'),
   _step('cudnn', 'dots'),
+  Part('blending', 'Blending alone', ('blending',), 100),
 )
 
 
@@ -286,7 +292,8 @@ def fastest(
   best = max(
     rows, key=lambda row: row['clips_per_second'], default=vars(arguments)
   )
-  return [f'--{name}={best[name]}' for name in ('attention', 'remat', 'pairs')]
+  names = ('attention', 'remat', 'pairs', 'scan_layers')
+  return [f'--{name}={best[name]}' for name in names]
 
 
 def _write(arguments, outcomes):
@@ -415,6 +422,12 @@ def _parse():
   )
   parser.add_argument(
     '--remat', default='none', help='where no step was measured before'
+  )
+  parser.add_argument(
+    '--scan_layers',
+    choices=('True', 'False'),
+    default='False',
+    help='where no step was measured before',
   )
   parser.add_argument(
     '--small', action='store_true', help='small sizes, to try it on a CPU'

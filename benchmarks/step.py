@@ -56,6 +56,7 @@ class Row:
     dtype: Of the computation.
     remat: As configured.
     attention: As configured.
+    scan_layers: As configured.
     ms: Median wall time of a call; not a number before it has run.
     cpu_ms: Median CPU time of a call, all threads of this process.
     clips_per_second: By wall time.
@@ -71,6 +72,7 @@ class Row:
   dtype: str
   remat: str
   attention: str
+  scan_layers: bool
   ms: float
   cpu_ms: float
   clips_per_second: float
@@ -198,6 +200,7 @@ def measure(
       dtype=config.model.dtype,
       remat=config.model.remat,
       attention=config.model.attention,
+      scan_layers=config.model.scan_layers,
       ms=math.nan,
       cpu_ms=math.nan,
       clips_per_second=math.nan,

@@ -23,6 +23,7 @@ import flax
 from flax import nnx
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import layout
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 import numpy as np
@@ -441,7 +442,7 @@ class SpaceTimeBlock(nnx.Module):
       temporal_token = temporal_token + said[:, 1].mean(axis=0)
     patches = patches + change
 
-    patches = patches + self.alone(patches, drop_rate, keys[2])
+    patches = _as_it_lies(patches + self.alone(patches, drop_rate, keys[2]))
     seers = jnp.stack([class_token, temporal_token])
     class_token, temporal_token = seers + self.alone(seers, drop_rate, keys[2])
     return Tokens(class_token, patches, temporal_token), frame_classes
@@ -465,7 +466,11 @@ class SpaceTimeBlock(nnx.Module):
     key: Key[Array, ''] | None,
   ) -> Float[Array, 't n b d']:
     """What attention within each frame adds to its tokens."""
-    change = self.attn(self.norm1(frames))
+    num_tokens = frames.shape[1]
+    if self.config.attention == 'cudnn' and num_tokens % 2:
+      # Its gradient takes even lengths alone: a token that nobody looks at.
+      frames = jnp.pad(frames, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    change = self.attn(self.norm1(frames), num_tokens)[:, :num_tokens]
     return _drop_path(change, drop_rate, key, row_axes=(2, 0))
 
   def alone(
@@ -496,7 +501,16 @@ class Attention(nnx.Module):
     self.qkv = linear(width, 3 * width, dtype, rngs)
     self.proj = linear(width, width, dtype, rngs)
 
-  def __call__(self, x: Float[Array, 't n b d']) -> Float[Array, 't n b d']:
+  def __call__(
+    self, x: Float[Array, 't n b d'], num_seen: int | None = None
+  ) -> Float[Array, 't n b d']:
+    """Mixes tokens.
+
+    Args:
+      x: Normalised tokens.
+      num_seen: How many of the n others look at, for cuDNN's attention over
+        space; None: all.
+    """
     # Cut at heads: devices that share a clip (mesh axis `tensor`) then exchange
     # weights and no products.
     kernels, biases = (
@@ -509,14 +523,18 @@ class Attention(nnx.Module):
       for p in (self.qkv.kernel, self.qkv.bias)
     )
     query, key, value = (
-      checkpoint_name(
-        x @ rearrange(kernel, 'd h k -> d (h k)') + bias.reshape(1, 1, 1, -1),
-        _KEPT,
+      _as_it_lies(
+        checkpoint_name(
+          x @ rearrange(kernel, 'd h k -> d (h k)') + bias.reshape(1, 1, 1, -1),
+          _KEPT,
+        )
       )
       for kernel, bias in zip(kernels, biases, strict=True)
     )
-    x = self.attend(query, key, value, self.num_heads, self.implementation)
-    return self.proj(x)
+    x = self.attend(
+      query, key, value, self.num_heads, self.implementation, num_seen
+    )
+    return self.proj(_as_it_lies(x))
 
 
 def _attend_over_space(
@@ -524,31 +542,38 @@ def _attend_over_space(
   key: Float[Array, 't n b d'],
   value: Float[Array, 't n b d'],
   num_heads: int,
-  implementation: Any,  # JAX wants a Literal
+  implementation: str,
+  num_seen: int | None = None,
 ) -> Float[Array, 't n b d']:
   """Mixes the n tokens of each frame of each clip; softmax in float32."""
-  num_frames, num_tokens = query.shape[:2]
+  if implementation == 'cudnn':
+    # Clips outermost, for it takes one axis of rows: devices that share a
+    # batch gather all of it for rows that are cut into them any other way.
+    num_frames, num_tokens, num_clips = query.shape[:3]
+    lengths: dict[str, Any] = {}
+    if num_seen not in (None, num_tokens):
+      length = jnp.full(num_clips * num_frames, num_seen, jnp.int32)
+      lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
+    x = jax.nn.dot_product_attention(
+      *(
+        rearrange(x, 't n b (h k) -> (b t) n h k', h=num_heads)
+        for x in (query, key, value)
+      ),
+      implementation='cudnn',
+      **lengths,
+    )
+    return rearrange(x, '(b t) n h k -> t n b (h k)', t=num_frames)
   # Barriers: merged with the products around them, on the way back too, the
   # cuts at heads would leave a TPU half-empty tiles of 64 units.
   barrier = jax.lax.optimization_barrier
-  query, key, value = (
-    rearrange(barrier(x), 't n b (h k) -> (t b) n h k', h=num_heads)
-    for x in (query, key, value)
-  )
-  lengths: dict[str, Any] = {}
-  if implementation == 'cudnn' and num_tokens % 2:
-    # Its gradient takes even lengths alone: a token that nobody looks at.
-    query, key, value = (
-      jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value)
+  attend = functools.partial(jax.nn.dot_product_attention, implementation='xla')
+  x = jax.vmap(attend)(
+    *(
+      rearrange(barrier(x), 't n b (h k) -> t b n h k', h=num_heads)
+      for x in (query, key, value)
     )
-    length = jnp.full(len(query), num_tokens, jnp.int32)
-    lengths = {'query_seq_lengths': length, 'key_value_seq_lengths': length}
-  x = jax.nn.dot_product_attention(
-    query, key, value, implementation=implementation, **lengths
   )
-  return barrier(
-    rearrange(x[:, :num_tokens], '(t b) n h k -> t n b (h k)', t=num_frames)
-  )
+  return barrier(rearrange(x, 't b n h k -> t n b (h k)'))
 
 
 def _attend_over_time(
@@ -557,6 +582,7 @@ def _attend_over_time(
   value: Float[Array, 't n b d'],
   num_heads: int,
   implementation: str,
+  num_seen: int | None = None,
 ) -> Float[Array, 't n b d']:
   """Mixes the t tokens of each tube of each clip; softmax in float32.
 
@@ -570,12 +596,13 @@ def _attend_over_time(
   On the way back all is computed again from query, key and value, whatever
   `remat` says.
   """
-  del implementation  # cuDNN's has not been measured on sequences so short
+  del implementation, num_seen  # cuDNN's fills its tiles with long ones alone
 
   def attend(*inputs):
     return jax.lax.platform_dependent(
       *inputs,
       tpu=functools.partial(_attend_in_lanes, num_heads=num_heads),
+      cuda=functools.partial(_attend_in_sums, num_heads=num_heads),
       default=functools.partial(_attend_in_batches, num_heads=num_heads),
     )
 
@@ -612,6 +639,23 @@ def _attend_in_lanes(
   return mixed
 
 
+def _attend_in_sums(
+  query: Float[Array, 't n b d'],
+  key: Float[Array, 't n b d'],
+  value: Float[Array, 't n b d'],
+  num_heads: int,
+) -> Float[Array, 't n b d']:
+  """Multiplies and adds up where the tokens lie; nothing is turned around."""
+  query, key, value = (
+    rearrange(x, 't n b (h k) -> t n b h k', h=num_heads)
+    for x in (query, key, value)
+  )
+  logits = (query[:, None] * key[None]).sum(axis=-1, dtype=jnp.float32)
+  weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=1)
+  x = (weights[..., None] * value[None]).sum(axis=1).astype(query.dtype)
+  return rearrange(x, 't n b h k -> t n b (h k)')
+
+
 def _attend_in_batches(
   query: Float[Array, 't n b d'],
   key: Float[Array, 't n b d'],
@@ -627,6 +671,20 @@ def _attend_in_batches(
     implementation='xla',
   )
   return rearrange(x, '(n b) t h k -> t n b (h k)', n=query.shape[1])
+
+
+def _as_it_lies(x: Float[Array, 't n b d']) -> Float[Array, 't n b d']:
+  """Has a GPU keep tokens, and their gradient, in the order of their axes.
+
+  Left to choose, XLA for GPU lays all tokens as the convolutions of the map
+  head like them, and turns them around for the products of every block.
+  """
+  in_order = layout.Layout(tuple(range(x.ndim)))
+  return jax.lax.platform_dependent(
+    x,
+    cuda=lambda x: layout.with_layout_constraint(x, in_order),
+    default=lambda x: x,
+  )
 
 
 class Mlp(nnx.Module):

@@ -163,9 +163,7 @@ def make_train_step(
   freeze_steps = config.optimizer.freeze_epochs * steps_per_epoch
   accumulate = config.train.accumulate
   # In a loop XLA for CPU takes half as long again for a step of the demo.
-  loop = (
-    config.model.scan_layers and (platform or jax.default_backend()) != 'cpu'
-  )
+  loop = (platform or jax.default_backend()) != 'cpu'
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -16,7 +16,13 @@ from configs import tiny
 from data_pipeline import records
 from stormer_jax import sharding, train
 
-STEP = {'what': 'train step', 'attention': 'xla', 'remat': 'dots', 'pairs': 8}
+STEP = {
+  'what': 'train step',
+  'attention': 'xla',
+  'remat': 'dots',
+  'pairs': 8,
+  'scan_layers': False,
+}
 
 
 def without(package, folder):
@@ -102,13 +108,18 @@ def test_a_batch_is_doubled_only_while_there_is_time(
   def grow(config, *_, **__):
     for pairs in (4, 8, 16):
       clock[0] += 20
-      row = step.Row('train step', 1, pairs, *'abc', 1, 1, 1, 1, 1, None, None)
+      row = step.Row('train step', 1, pairs, *'abcd', 1, 1, 1, 1, 1, None, None)
       yield dataclasses.replace(row, ms=math.nan)
       yield row
 
   monkeypatch.setattr(step, 'grow', grow)
   arguments = argparse.Namespace(
-    small=True, pairs=2, seconds=seconds, attention='xla', remat='none'
+    small=True,
+    pairs=2,
+    seconds=seconds,
+    attention='xla',
+    remat='none',
+    scan_layers='True',
   )
   rows = list(gpu_parts.growth(arguments))
   assert [row['pairs'] for row in rows if 'ms' in row] == sizes
@@ -164,16 +175,20 @@ def test_the_fastest_step_is_the_one_that_is_measured_whole():
     STEP | {'clips_per_second': 20.0, 'attention': 'cudnn', 'pairs': 16},
   ]
   outcomes = [gpu_report.Outcome('', 'done', 1, rows)]
-  given = argparse.Namespace(attention='xla', remat='none', pairs=32)
+  given = argparse.Namespace(
+    attention='xla', remat='none', pairs=32, scan_layers=True
+  )
   assert gpu_report.fastest(outcomes, given) == [
     '--attention=cudnn',
     '--remat=dots',
     '--pairs=16',
+    '--scan_layers=False',
   ]
   assert gpu_report.fastest([], given) == [
     '--attention=xla',
     '--remat=none',
     '--pairs=32',
+    '--scan_layers=True',
   ]
 
 
