@@ -166,7 +166,7 @@ def reference(arguments: argparse.Namespace) -> Iterator[Row]:
   import numpy as np
 
   config = _config(arguments, pairs=1)
-  config.model.update(dtype='float32', attention='xla')
+  config.model.update(dtype='float32', attention='xla', scan_layers=True)
   pairs = _pairs(config)
   np.savez(
     arguments.folder / 'reference.npz',
@@ -192,6 +192,7 @@ def agreement(arguments: argparse.Namespace) -> Iterator[Row]:
     if name.startswith('pairs/')
   }
   config = _config(arguments, pairs=1)
+  config.model.scan_layers = True  # five programs, each quick to compile
   here = _pairs(config)
   for name, value in given.items():
     yield {
