@@ -663,14 +663,14 @@ def _attend_in_batches(
   num_heads: int,
 ) -> Float[Array, 't n b d']:
   """A small product for each tube and head."""
-  x = jax.nn.dot_product_attention(
+  attend = functools.partial(jax.nn.dot_product_attention, implementation='xla')
+  x = jax.vmap(attend)(
     *(
-      rearrange(x, 't n b (h k) -> (n b) t h k', h=num_heads)
+      rearrange(x, 't n b (h k) -> n b t h k', h=num_heads)
       for x in (query, key, value)
-    ),
-    implementation='xla',
+    )
   )
-  return rearrange(x, '(n b) t h k -> t n b (h k)', n=query.shape[1])
+  return rearrange(x, 'n b t h k -> t n b (h k)')
 
 
 def _as_it_lies(x: Float[Array, 't n b d']) -> Float[Array, 't n b d']:

@@ -10,7 +10,7 @@ import quick_compile
 from random_detector import make_detector
 
 from configs import tiny
-from stormer_jax import losses, optimizer, sharding, steps
+from stormer_jax import losses, optimizer, plan, sharding, steps
 
 STEPS_PER_EPOCH = 3
 
@@ -203,6 +203,20 @@ def test_micro_batches_keep_pairs_whole_and_clips_on_their_device():
   np.testing.assert_array_equal(parts['clip'][..., 0], parts['label'])
   for word in ('all-gather', 'all-reduce', 'all-to-all', 'permute'):
     assert f'{word}(' not in program.as_text()
+
+
+@pytest.mark.parametrize('space_time', ['divided', 'joint', 'space'])
+def test_devices_that_share_a_batch_exchange_no_clips(space_time):
+  """What they exchange are sums: of gradients, losses and statistics."""
+  config = tiny.get_config()
+  config.data.batch_size = 8
+  config.model.space_time = space_time
+  mesh = sharding.make_mesh(data=8)
+  state, batch, step = plan.training_step(config, mesh)
+  program = step.lower(state, batch).compile().as_text()
+  assert ' all-reduce(' in program
+  for word in ('all-gather', 'all-to-all', 'collective-permute'):
+    assert f' {word}(' not in program
 
 
 def test_micro_batches_update_as_the_whole_batch_and_take_less_memory():
