@@ -66,7 +66,7 @@ def main() -> None:
     _print_products(config, mesh, arguments.rows)
     return
   if arguments.what == 'pairs':
-    lowered = _lower_pairs(config, mesh)
+    lowered = lower_pairs(config, mesh)
   else:
     state, batch, step = plan.training_step(
       config, mesh, scan_layers=not arguments.unrolled
@@ -222,9 +222,10 @@ def _print_products(
     print(f'  {cycles / total:6.1%}  {name}')
 
 
-def _lower_pairs(
+def lower_pairs(
   config: config_dict.ConfigDict, mesh: jax.sharding.Mesh
 ) -> jax.stages.Lowered:
+  """The making of a batch of pairs, as an accelerator makes them."""
   config.synthesis.mode = 'vmap'
   split = sharding.batch_sharding(mesh)
   pairs, frames = config.data.batch_size, config.model.num_frames

@@ -245,12 +245,23 @@ def devices_of(
 
 
 def training_step(
-  config: config_dict.ConfigDict, mesh: Mesh, *, scan_layers: bool = True
+  config: config_dict.ConfigDict,
+  mesh: Mesh,
+  *,
+  scan_layers: bool = True,
+  attention: str = 'xla',
 ):
-  """Abstract state and batch, where they lie, and the jitted step."""
+  """Abstract state and batch, where they lie, and the jitted step.
+
+  Args:
+    config: As in configs/base.py, but for the two that follow.
+    mesh: Of devices, which need not be there.
+    scan_layers: As `model.scan_layers`.
+    attention: As `model.attention`; 'cudnn' needs a mesh of GPUs.
+  """
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    config.model.update(scan_layers=scan_layers, attention='xla')
+    config.model.update(scan_layers=scan_layers, attention=attention)
   graphdef, init_weights = steps.make_model(config)
   objective = objectives.choose(config)
   tx = steps.make_optimizer(config, steps_per_epoch=1)
