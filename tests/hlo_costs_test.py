@@ -181,6 +181,35 @@ def test_the_floor_of_a_kernel_is_what_binds_it(kernels):
   assert looped.seconds(1e9, 1e9) == pytest.approx(12 * looped.touched / 1e9)
 
 
+@pytest.mark.parametrize(
+  'choice',
+  [
+    'branch_computations={%twice, %square}',
+    'true_computation=%twice, false_computation=%square',
+  ],
+)
+def test_what_is_called_counts_and_every_branch_as_taken(choice):
+  text = f"""\
+%twice (p: f32[8]) -> f32[8] {{
+  %p = f32[8]{{0}} parameter(0)
+  ROOT %copy.1 = f32[8]{{0}} copy(%p)
+}}
+
+%square (q: f32[8]) -> f32[8] {{
+  %q = f32[8]{{0}} parameter(0)
+  ROOT %called = f32[8]{{0}} call(%q), to_apply=%twice
+}}
+
+ENTRY %main (i: s32[], x: f32[8]) -> f32[8] {{
+  %i = s32[] parameter(0)
+  %x = f32[8]{{0}} parameter(1)
+  ROOT %chosen = f32[8]{{0}} conditional(%i, %x, %x), {choice}
+}}
+"""
+  kernels, _ = hlo_costs.read(text)
+  assert [kernel.touched for kernel in kernels] == [64, 64]
+
+
 def test_a_loop_of_unknown_length_is_refused():
   text = PROGRAM.replace('{"n":"12"}', '{}')
   with pytest.raises(ValueError, match=r'unknown length: while\.1'):
