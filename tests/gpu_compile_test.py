@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks import gpu_compile, hlo_costs
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -34,6 +36,15 @@ def test_without_the_plugin_one_line_says_what_to_install(tmp_path):
   assert ran.stderr.startswith('error: no compiler for NVIDIA GPUs')
   assert "pip install 'jax[cuda13]==" in ran.stderr
   assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('option', ['--devices', '--pairs', '--depth'])
+def test_there_is_at_least_one_of_everything(option, monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['gpu_compile', f'{option}=0'])
+  with pytest.raises(SystemExit) as stopped:
+    gpu_compile.main()
+  assert stopped.value.code == 2
+  assert f'argument {option}: 0; at least 1' in capsys.readouterr().err
 
 
 def test_kernels_alike_are_one_row_the_dearest_first():
