@@ -524,10 +524,7 @@ class Attention(nnx.Module):
     )
     query, key, value = (
       _as_it_lies(
-        checkpoint_name(
-          x @ rearrange(kernel, 'd h k -> d (h k)') + bias.reshape(1, 1, 1, -1),
-          _KEPT,
-        )
+        x @ rearrange(kernel, 'd h k -> d (h k)') + bias.reshape(1, 1, 1, -1)
       )
       for kernel, bias in zip(kernels, biases, strict=True)
     )
@@ -546,6 +543,7 @@ def _attend_over_space(
   num_seen: int | None = None,
 ) -> Float[Array, 't n b d']:
   """Mixes the n tokens of each frame of each clip; softmax in float32."""
+  query, key, value = (checkpoint_name(x, _KEPT) for x in (query, key, value))
   if implementation == 'cudnn':
     # Clips outermost, for it takes one axis of rows: devices that share a
     # batch gather all of it for rows that are cut into them any other way.

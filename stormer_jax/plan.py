@@ -409,7 +409,7 @@ def _advice(planned: Plan, config: config_dict.ConfigDict) -> list[str]:
       f'train.mesh_fsdp={fsdp * parts}: state / {parts}, and collectives'
     )
   if config.model.remat == 'none':
-    changes.append('model.remat=dots: keeps a quarter, a seventh more work')
+    changes.append('model.remat=dots: keeps a seventh, a fifth more work')
   if config.model.remat != 'full':
     changes.append('model.remat=full: keeps one array a block, a third slower')
   accumulate = 2 * config.train.accumulate
