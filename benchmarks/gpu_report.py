@@ -55,6 +55,8 @@ class Part:
     command: Name and options, as benchmarks/gpu_parts.py takes them.
     limit: Seconds that it may take.
     of_fastest: Whether it takes the form of the fastest step before it.
+    timed: Whether times are what it measures. Else kernels are not timed
+      against each other while they are compiled, unless --autotune says so.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Part:
   command: tuple[str, ...]
   limit: float
   of_fastest: bool = False
+  timed: bool = True
 
 
 def _step(attention: str, remat: str, *, scan: bool = False) -> Part:
@@ -88,8 +91,10 @@ PARTS = (
   Part('whole', 'Blending, step, both; scoring', ('whole',), 200, True),
   Part('profile', 'Kernels of the step', ('profile',), 90, True),
   Part('growth', 'The step, its batch doubled', ('growth',), 300, True),
-  Part('agreement', 'Agreement with the CPU', ('agreement',), 200),
-  Part('resume', 'A training, killed and resumed', ('resume',), 120),
+  Part('agreement', 'Agreement with the CPU', ('agreement',), 200, timed=False),
+  Part(
+    'resume', 'A training, killed and resumed', ('resume',), 120, timed=False
+  ),
   _step('cudnn', 'none', scan=True),
   _step('xla', 'none'),
   _step('cudnn', 'dots'),
@@ -147,7 +152,10 @@ def main() -> int:
           command += [f'--pairs={arguments.pairs}']
         if part.command[0] == 'growth':
           command += [f'--seconds={limit:.0f}']
-        outcome = run_part(command, limit, environment)
+        flags = environment['XLA_FLAGS']
+        if not part.timed and arguments.autotune is None:
+          flags += ' --xla_gpu_autotune_level=0'
+        outcome = run_part(command, limit, environment | {'XLA_FLAGS': flags})
         outcome.title = part.title
       print(f'{outcome.state}, {outcome.seconds:.0f} s. {outcome.error}')
       outcomes.append(outcome)

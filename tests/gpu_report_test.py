@@ -62,6 +62,27 @@ def test_a_missing_package_ends_only_the_part_that_needs_it(
   assert '| platform | cpu |' in text and 'missing package' in text
 
 
+def test_only_what_is_timed_has_its_kernels_chosen_by_their_times(
+  tmp_path, monkeypatch
+):
+  flags = []
+
+  def run(command, limit, environment):
+    flags.append((command[0], environment['XLA_FLAGS'].split()[-1]))
+    return gpu_report.Outcome('', 'done', 0, [])
+
+  monkeypatch.setattr(gpu_report, 'run_part', run)
+  off = '--xla_gpu_autotune_level=0'
+  run_report(tmp_path, monkeypatch, '--parts', 'growth', 'agreement', 'resume')
+  assert [name for name, flag in flags if flag == off] == [
+    'agreement',
+    'resume',
+  ]
+  flags.clear()
+  run_report(tmp_path, monkeypatch, '--autotune=4', '--parts', 'resume')
+  assert off not in dict(flags).values()
+
+
 def test_a_step_says_what_compiling_took_before_it_runs(tmp_path, monkeypatch):
   cache = tmp_path / 'cache'
   options = ('--parts', 'sam_xla_none', f'--cache={cache}', '--autotune=0')
