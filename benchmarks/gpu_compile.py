@@ -6,18 +6,18 @@
   python -m benchmarks.gpu_compile --devices 4 --depth 2
 
 Prints compile seconds, temporaries and collectives of one device, its kernels,
-matrix products and bytes, and the least time that they take: of each kernel its
-products at the rate, or its bytes at the bandwidth, measured on such a card.
-Then the dearest kinds of kernel. Nothing runs, and no kernel is timed to choose
-among others (XLA's autotuning needs the card).
+matrix products and bytes, and a time that they add up to: of each kernel its
+products at the card's rate, or its bytes at its bandwidth (`CARDS`). Then the
+dearest kinds of kernel. Nothing runs, and no kernel is timed to choose among
+others (XLA's autotuning needs the card).
 
-That is a floor, good for comparing one program with another, not a forecast. On
-one H200 (ViT-B, 32 pairs, bfloat16, cuDNN's attention) steps that took 410, 273
-and 242 ms (commit 7d85b7e, blocks in a loop and one by one; e219e99, one by
-one) have floors of 265, 186 and 164 ms, 0.65 to 0.68 of that. Not in it: what
-collectives take, products of cuDNN (their bytes are), gaps between kernels. The
-blending, whose products are float32, is further off: 64 pairs took 14.8 ms (at
-263f209), and have a floor of 4.5.
+That is a floor, but for what stays in caches: good for comparing one program
+with another, not a forecast. On one H200 (ViT-B, 32 pairs, bfloat16, cuDNN's
+attention) steps that took 410, 273 and 242 ms (commit 7d85b7e, blocks in a loop
+and one by one; e219e99, one by one) have floors of 265, 186 and 164 ms, 0.65 to
+0.68 of that. Not in it: what collectives take, products of cuDNN (their bytes
+are), gaps between kernels. The blending, whose products are float32, is further
+off: 64 pairs took 14.8 ms (docs/scaling.md), and have a floor of 4.5.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Card:
 
   Attributes:
     name: As the driver says it.
-    memory: Bytes, as the driver says.
+    memory: Bytes that the compiler may plan with.
     peak_bandwidth: Of the data sheet, bytes/s; the compiler's own estimates
       use it.
     bandwidth: Of a copy on the card, bytes/s.
@@ -58,12 +58,11 @@ class Card:
 
 
 CARDS = {
-  # Data sheet: 3.35 TB/s. Copy: 3.0 TB/s. Products: the H200's, the same chip.
+  # Copies and products are round figures of such cards, from elsewhere; here a
+  # step's products ran at 760 TFLOP/s on an H200 (docs/scaling.md).
   'h100': Card(
     'NVIDIA H100 80GB HBM3', 85_000_000_000, 3.35e12, 3.0e12, 790e12
   ),
-  # Data sheet: 4.8 TB/s. Measured on such a card: 4.3 TB/s copying from device
-  # to device, 790 TFLOP/s in a product of 8192^3.
   'h200': Card('NVIDIA H200', 140_929_347_584, 4.8e12, 4.3e12, 790e12),
 }
 

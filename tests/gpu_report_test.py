@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import os
+import subprocess
 import sys
 
 import jax
@@ -60,6 +61,14 @@ def test_a_missing_package_ends_only_the_part_that_needs_it(
   assert {'what': 'platform', 'value': 'cpu'} in two['rows']
   text = (tmp_path / 'report.md').read_text()
   assert '| platform | cpu |' in text and 'missing package' in text
+
+
+def test_what_trains_needs_no_decoder_of_videos(tmp_path):
+  """The bare machine has no PyAV, and no room for its wheel."""
+  program = 'import benchmarks.step, stormer_jax.train'
+  subprocess.run(
+    [sys.executable, '-c', program], env=without('av', tmp_path), check=True
+  )
 
 
 def test_only_what_is_timed_has_its_kernels_chosen_by_their_times(

@@ -13,7 +13,7 @@ import pytest
 import quick_compile
 
 from configs import base
-from stormer_jax import model
+from stormer_jax import model, sharding
 
 CONFIG = model.StormerConfig(
   width=16,
@@ -272,6 +272,23 @@ def test_attention_over_time_is_the_same_on_every_device(form):
       jax.jit(both, static_argnums=0)(getattr(model, f'_attend_in_{form}')),
       jax.jit(both, static_argnums=0)(model._attend_in_batches),
     )
+
+
+@pytest.mark.parametrize('form', ['lanes', 'sums', 'batches'])
+def test_no_form_of_attention_over_time_gathers_clips(form):
+  mesh = sharding.make_mesh(data=8)
+  by_clip = jax.sharding.NamedSharding(
+    mesh, jax.sharding.PartitionSpec(None, None, mesh.axis_names)
+  )
+  tubes = jax.ShapeDtypeStruct((3, 4, 8, 24), jnp.float32, sharding=by_clip)
+  attend = functools.partial(getattr(model, f'_attend_in_{form}'), num_heads=3)
+
+  def both(*inputs):
+    outputs, back = jax.vjp(attend, *inputs)
+    return outputs, back(outputs)
+
+  program = jax.jit(both).lower(tubes, tubes, tubes).compile().as_text()
+  assert 'all-' not in program
 
 
 @pytest.mark.parametrize('num_tokens', [16, 17])
