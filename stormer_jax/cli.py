@@ -93,7 +93,7 @@ COMMANDS = {
   'report': Command(
     'Make tables of saved scores, or compare runs.',
     "--scores=A=FILE,B=FILE --out=FOLDER   or   --runs='SWEEP/*'",
-    ('scores', 'columns', 'groups', 'runs', 'base', 'out'),
+    ('scores', 'columns', 'groups', 'runs', 'base', 'out', 'config'),
   ),
   'convert': Command(
     'Turn weights of PyTorch into a run, and back.',

@@ -154,6 +154,28 @@ def save_kept(
     kept_weights.write(part / kept_weights.FILE, weights)
 
 
+def save_weights(path: pathlib.Path, detector: Detector) -> None:
+  """Writes the weights of a detector as they are, under our names.
+
+  Args:
+    path: Of a .safetensors file.
+    detector: Whose parameters and statistics.
+
+  Raises:
+    OSError: The disk is full or not writable; nothing is left behind.
+  """
+  kept_weights.write(path, _weights(detector), half=False)
+
+
+def weight_names(detector: Detector) -> list[str]:
+  """Names in that file, in the order of the leaves of (params, stats)."""
+  return list(kept_weights.named(_weights(detector)))
+
+
+def _weights(detector: Detector) -> dict[str, Tree]:
+  return {'params': detector.params, 'stats': detector.stats}
+
+
 @contextlib.contextmanager
 def _whole_folder(
   destination: pathlib.Path, config: config_dict.ConfigDict, face_backend: str

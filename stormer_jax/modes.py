@@ -112,10 +112,16 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
     ready, look = _ready(args)
     page_server.serve(ready, args.host, args.port, look, limits)
   elif args.mode == 'export':
-    run = detector.load_detector(
-      pathlib.Path(args.workdir), args.config.eval.checkpoint
+    folder = pathlib.Path(args.workdir)
+    card = folder / 'card.md'
+    print(
+      export.export(
+        detector.load_detector(folder, args.config.eval.checkpoint),
+        args.destination,
+        margin=args.config.eval.margin,
+        known=card.read_text(encoding='utf-8') if card.is_file() else '',
+      )
     )
-    print(export.export(run, args.destination, margin=args.config.eval.margin))
   elif args.mode == 'plan':
     # Nothing is computed: as many CPU devices as there will be others.
     jax.config.update('jax_platforms', 'cpu')

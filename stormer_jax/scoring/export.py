@@ -1,9 +1,10 @@
 """A trained detector -> a folder that scores without this project.
 
 What enters: a `Detector`. What leaves: the scoring function as serialised
-StableHLO for CPU, CUDA and TPU, with any number of clips; its weights as .npz;
-a card. `exported.py`, which needs jax and numpy alone, reads them. The format
-is that of `jax.export`: a later jax reads it for six months at least.
+StableHLO for CPU, CUDA and TPU, with any number of clips; its weights as
+.safetensors; a card for programs and one for people. `exported.py`, which needs
+jax and numpy alone, reads them. The format is that of `jax.export`: a later jax
+reads it for six months at least.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from stormer_jax import steps
 from stormer_jax.scoring import clip_scorer, exported
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+PEOPLES_CARD = 'card.md'
 
 
 def export(
@@ -33,6 +35,7 @@ def export(
   *,
   margin: int,
   platforms: Sequence[str] = PLATFORMS,
+  known: str = '',
 ) -> pathlib.Path:
   """Writes an exported detector, whole or not at all.
 
@@ -41,6 +44,7 @@ def export(
     destination: folder to make.
     margin: px cut off every side of a crop, part of the function.
     platforms: of 'cpu', 'cuda' and 'tpu'.
+    known: the card of its run, Markdown; '' where nobody wrote one.
 
   Returns:
     The folder.
@@ -86,27 +90,46 @@ def export(
     'margin': margin,
     'platforms': list(platforms),
     'calling_convention': function.calling_convention_version,
+    'weights_in_order': detector_lib.weight_names(detector),
   }
   part = destination.with_name(f'.{destination.name}.part')
   shutil.rmtree(part, ignore_errors=True)
   try:
-    _write(part, function.serialize(), leaves, card)
+    part.mkdir(parents=True)
+    (part / exported.FUNCTION_FILE).write_bytes(function.serialize())
+    detector_lib.save_weights(part / exported.WEIGHTS_FILE, detector)
+    (part / exported.CARD_FILE).write_text(
+      json.dumps(card, indent=2, sort_keys=True) + '\n'
+    )
+    (part / PEOPLES_CARD).write_text(_card(card, known), encoding='utf-8')
     part.rename(destination)
   finally:
     shutil.rmtree(part, ignore_errors=True)
   return destination
 
 
-def _write(
-  folder: pathlib.Path,
-  function: bytes | bytearray,
-  leaves: Sequence[np.ndarray],
-  card: Mapping[str, Any],
-) -> None:
-  folder.mkdir(parents=True)
-  (folder / exported.FUNCTION_FILE).write_bytes(function)
-  arrays: dict[str, Any] = {str(i): leaf for i, leaf in enumerate(leaves)}
-  np.savez(folder / exported.WEIGHTS_FILE, **arrays)
-  (folder / exported.CARD_FILE).write_text(
-    json.dumps(card, indent=2, sort_keys=True) + '\n'
+def _card(card: Mapping[str, Any], known: str) -> str:
+  """Says to people what the folder holds, and what is known of it."""
+  shape = f'[b, {card["num_frames"]}, 256, 256, 3]'
+  rows = {
+    'weights': f'`{card["weights"]}`, step {card["step"]}',
+    'trained on': card['trained_on'],
+    'computed as': f'{card["semantics"]} (docs/official_differences.md)',
+    'enters': f'uint8 RGB crops {shape}, of which {card["margin"]} px are cut'
+    ' off every side',
+    'leaves': '`logits` [b], above 0 for fake; `soft_label_logits` [b, t];'
+    ' `vulnerability_map` [b, t, gh, gw]',
+    'platforms': ', '.join(card['platforms']),
+    'written by': ', '.join(f'{k} {v}' for k, v in card['versions'].items()),
+  }
+  table = ''.join(f'| {name} | {value} |\n' for name, value in rows.items())
+  return (
+    f'# An exported detector\n\n| | |\n| --- | --- |\n{table}\n'
+    'A logit orders clips: it is no probability, and no proof. How faces are'
+    ' found and cut out is not part of this folder.\n\n'
+    + (
+      known
+      or 'How well it tells fakes nobody wrote down: its run has no'
+      ' card.md. Measure it before you use it.\n'
+    )
   )

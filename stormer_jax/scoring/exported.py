@@ -23,8 +23,9 @@ import jax.export
 import numpy as np
 
 FUNCTION_FILE = 'scoring.stablehlo'
-WEIGHTS_FILE = 'weights.npz'
+WEIGHTS_FILE = 'weights.safetensors'
 CARD_FILE = 'export.json'
+_DTYPES = {'F32': '<f4', 'F16': '<f2', 'I32': '<i4'}  # of safetensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ExportedDetector:
 
   Attributes:
     card: margin, clip length, platforms, versions, weights, and what else the
-      exporting program wrote down.
+      exporting program wrote down; card.md beside it is for people.
   """
 
   card: dict
@@ -67,11 +68,25 @@ def load(folder: str | os.PathLike) -> ExportedDetector:
   try:
     card = json.loads((folder / CARD_FILE).read_text())
     serialized = bytearray((folder / FUNCTION_FILE).read_bytes())
-    with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as stored:
-      weights = [stored[str(i)] for i in range(len(stored.files))]
-  except (OSError, KeyError, ValueError) as error:
+    stored = _read_safetensors(folder / WEIGHTS_FILE)
+    weights = [stored[name] for name in card['weights_in_order']]
+  except (OSError, KeyError, ValueError, TypeError) as error:
     raise ValueError(f'{folder}: no exported detector ({error})') from error
   function = jax.export.deserialize(serialized)
   weights = jax.device_put(weights)
   call = jax.jit(function.call)
   return ExportedDetector(card, lambda crops: call(weights, crops))
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads a file of named tensors: a length, a JSON header, and values."""
+  content = path.read_bytes()
+  start = 8 + int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8:start])
+  header.pop('__metadata__', None)
+  tensors = {}
+  for name, entry in header.items():
+    begin, end = (start + offset for offset in entry['data_offsets'])
+    values = np.frombuffer(content[begin:end], _DTYPES[entry['dtype']])
+    tensors[name] = values.reshape(entry['shape'])
+  return tensors

@@ -19,17 +19,24 @@ Tree = Any
 FILE = 'weights.safetensors'
 
 
-def write(path: pathlib.Path, weights: Mapping[str, Tree]) -> None:
+def write(
+  path: pathlib.Path, weights: Mapping[str, Tree], *, half: bool = True
+) -> None:
   """Writes {'params': ..., 'stats': ...}, whole or not at all.
+
+  Args:
+    path: Of the file.
+    weights: On the host or on a device.
+    half: Whether kernels and the like become float16.
 
   Raises:
     ValueError: A value does not fit float16.
     OSError: The disk is full or not writable.
   """
   tensors = {}
-  for name, leaf in _named(weights).items():
+  for name, leaf in named(weights).items():
     leaf = np.asarray(leaf)
-    if leaf.dtype == np.float32 and leaf.ndim > 1:
+    if half and leaf.dtype == np.float32 and leaf.ndim > 1:
       if np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
         raise ValueError(f'{name} has values that float16 does not hold')
       leaf = leaf.astype(np.float16)
@@ -51,7 +58,7 @@ def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
     ValueError: The file is not whole, or is of another model; names tensors.
   """
   tensors = tensor_file.read_safetensors(path)
-  wanted = _named(abstract)
+  wanted = named(abstract)
   strangers = sorted(set(tensors) ^ set(wanted)) or [
     name for name, leaf in wanted.items() if tensors[name].shape != leaf.shape
   ]
@@ -64,8 +71,8 @@ def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
   return jax.tree.unflatten(jax.tree.structure(dict(abstract)), leaves)
 
 
-def _named(weights):
-  """Leaves by name, in the order of the tree."""
+def named(weights: Mapping[str, Tree]) -> dict[str, Any]:
+  """Returns the leaves by name, in the order of the tree."""
   return {
     jax.tree_util.keystr(path, simple=True, separator='.'): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(weights))

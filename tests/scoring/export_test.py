@@ -1,6 +1,7 @@
 """An exported detector scores as the detector does, without the project."""
 
 import ast
+import json
 import pathlib
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from random_detector import make_detector
+import safetensors.numpy
 
 from configs import tiny
 from stormer_jax.scoring import clip_scorer, export, exported
@@ -54,6 +56,31 @@ def test_the_function_is_there_for_every_platform(folder):
   assert set(function.platforms) == {'cpu', 'cuda', 'tpu'}
 
 
+def test_the_weights_are_safetensors_under_our_names(detector, folder):
+  stored = safetensors.numpy.load_file(folder / exported.WEIGHTS_FILE)
+  weights = {'params': detector.params, 'stats': detector.stats}
+  leaves = jax.tree_util.tree_leaves_with_path(weights)
+  assert len(leaves) == len(stored)
+  for path, leaf in leaves:
+    name = jax.tree_util.keystr(path, simple=True, separator='.')
+    np.testing.assert_array_equal(stored[name], leaf)
+
+
+def test_a_card_says_what_is_known_or_that_nothing_is(
+  detector, folder, tmp_path
+):
+  nothing = (folder / export.PEOPLES_CARD).read_text()
+  assert 'Measure it before you use it' in nothing
+  assert '15 px are cut off every side' in nothing
+  assert json.loads((folder / exported.CARD_FILE).read_text())['weights'] in (
+    nothing
+  )
+  some = export.export(
+    detector, tmp_path / 'known', margin=0, platforms=['cpu'], known='# Seen'
+  )
+  assert (some / export.PEOPLES_CARD).read_text().endswith('# Seen')
+
+
 def test_the_loader_needs_jax_and_numpy_alone():
   tree = ast.parse(pathlib.Path(exported.__file__).read_text())
   imported = {
@@ -69,6 +96,7 @@ def test_the_loader_needs_jax_and_numpy_alone():
   assert imported - set(sys.stdlib_module_names) == {'jax', 'numpy'}
 
 
+@pytest.mark.parametrize('detector', ['learned'], indirect=True)
 def test_the_loader_works_as_a_file_of_its_own(folder, crops, tmp_path):
   shutil.copy(exported.__file__, tmp_path / 'exported.py')
   np.save(tmp_path / 'crops.npy', crops)
@@ -92,6 +120,7 @@ def test_the_loader_works_as_a_file_of_its_own(folder, crops, tmp_path):
   )
 
 
+@pytest.mark.parametrize('detector', ['learned'], indirect=True)
 def test_crops_of_another_kind_are_refused(folder, crops):
   loaded = exported.load(folder)
   with pytest.raises(ValueError, match='float32'):
