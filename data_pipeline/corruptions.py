@@ -9,14 +9,10 @@ compressed. What is random depends on the video's name and the frame's number
 alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-import contextlib
+from collections.abc import Callable, Iterable
 import dataclasses
-import fractions
 import hashlib
-import os
-import pathlib
-import tempfile
+import math
 
 import cv2
 from jaxtyping import UInt8
@@ -72,6 +68,20 @@ class Corruption:
   def of_files(self) -> bool:
     """Whether whole videos are compressed anew, rather than frames changed."""
     return self.kind in ('h264', 'social')
+
+  @property
+  def most_side(self) -> float:
+    """px of the longer side that are left, at most."""
+    if self.kind != 'social':
+      return math.inf
+    return float(_SOCIAL_SIDES[self.level - 1])
+
+  @property
+  def most_rate(self) -> float:
+    """Frames a second that are left, at most."""
+    if self.kind != 'social':
+      return math.inf
+    return float(_SOCIAL_RATES[self.level - 1])
 
   def __str__(self) -> str:
     return f'{self.kind}-{self.level}'
@@ -135,39 +145,14 @@ def corrupt_crops(
     ValueError: the kind works on whole files alone.
   """
   if corruption.kind == 'h264':
-    return _compress_crops(crops, int(corruption.parameter))
+    # Here: it needs PyAV, which a machine that trains need not have.
+    from data_pipeline import recompression
+
+    return recompression.compress_crops(crops, int(corruption.parameter))
   return np.stack(
     [
       corrupt_frame(crop, corruption, name, first + i)
       for i, crop in enumerate(crops)
-    ]
-  )
-
-
-def _compress_crops(
-  crops: UInt8[np.ndarray, 't h w 3'], rate_factor: int
-) -> UInt8[np.ndarray, 't h w 3']:
-  import av  # here: a machine that trains need not have it
-
-  encoder = av.VideoCodecContext.create('libx264', 'w')
-  encoder.height, encoder.width = crops.shape[1:3]
-  encoder.pix_fmt = 'yuv420p'
-  encoder.time_base = fractions.Fraction(1, 25)
-  encoder.options = {'crf': str(rate_factor), 'threads': '1'}
-  packets = []
-  for number, crop in enumerate(crops):
-    frame = av.VideoFrame.from_ndarray(crop, format='rgb24')
-    frame = frame.reformat(format='yuv420p')
-    frame.pts, frame.time_base = number, encoder.time_base
-    packets += encoder.encode(frame)
-  packets += encoder.encode(None)
-  decoder = av.VideoCodecContext.create('h264', 'r')
-  decoder.thread_count = 1
-  return np.stack(
-    [
-      frame.to_ndarray(format='rgb24')
-      for packet in (*packets, None)
-      for frame in decoder.decode(packet)
     ]
   )
 
@@ -266,67 +251,3 @@ def _to_rgb(luma: np.ndarray, chroma: np.ndarray) -> Frame:
 
 def _to_bytes(values: np.ndarray) -> Frame:
   return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-@contextlib.contextmanager
-def compressed_file(
-  path: str | os.PathLike, corruption: Corruption
-) -> Iterator[pathlib.Path]:
-  """Compresses a video anew; the copy is gone when the context ends.
-
-  Args:
-    path: a video file.
-    corruption: of the kind 'h264' or 'social'.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is not a video, or the kind works frame by frame.
-  """
-  import av  # here: a machine that trains need not have it
-
-  if not corruption.of_files:
-    raise ValueError(f'{corruption} changes frames, not files')
-  with tempfile.TemporaryDirectory(prefix='stormer-') as folder:
-    copy = pathlib.Path(folder) / 'compressed.mp4'
-    try:
-      _compress(pathlib.Path(path), copy, corruption)
-    except FileNotFoundError:
-      raise
-    except av.FFmpegError as error:
-      raise ValueError(
-        f'{path}: cannot be compressed anew ({error})'
-      ) from error
-    yield copy
-
-
-def _compress(
-  path: pathlib.Path, copy: pathlib.Path, corruption: Corruption
-) -> None:
-  import av  # here: a machine that trains need not have it
-
-  with av.open(f'file:{path}') as source, av.open(str(copy), 'w') as target:
-    stream = source.streams.best('video')
-    if not isinstance(stream, av.VideoStream):
-      raise ValueError(f'{path}: no video track')
-    rate = fractions.Fraction(stream.average_rate or 25)
-    width, height, kept_rate = stream.width, stream.height, rate
-    if corruption.kind == 'social':
-      side = _SOCIAL_SIDES[corruption.level - 1]
-      scale = min(side / max(width, height), 1)
-      width, height = round(width * scale), round(height * scale)
-      most = _SOCIAL_RATES[corruption.level - 1]
-      kept_rate = min(rate, fractions.Fraction(most))
-    encoded = target.add_stream('libx264', rate=kept_rate)
-    encoded.width, encoded.height = max(width & ~1, 2), max(height & ~1, 2)
-    encoded.pix_fmt = 'yuv420p'
-    encoded.options = {'crf': str(int(corruption.parameter)), 'threads': '1'}
-    written = 0
-    for number, frame in enumerate(source.decode(stream)):
-      # The frame that is shown at each moment of the new rate.
-      if number * kept_rate < written * rate:
-        continue
-      frame = frame.reformat(encoded.width, encoded.height, 'yuv420p')
-      frame.pts, frame.time_base = written, 1 / kept_rate
-      target.mux(encoded.encode(frame))
-      written += 1
-    target.mux(encoded.encode(None))

@@ -20,7 +20,13 @@ import av
 import cv2
 import numpy as np
 
-from data_pipeline import clip_quality, corruptions, fingerprint, records
+from data_pipeline import (
+  clip_quality,
+  corruptions,
+  fingerprint,
+  recompression,
+  records,
+)
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import (
   backends,
@@ -142,7 +148,12 @@ def prepare_video(
       ),
     )
   try:
-    with corruptions.compressed_file(path, corruption) as copy:
+    with recompression.compressed_file(
+      path,
+      int(corruption.parameter),
+      corruption.most_side,
+      corruption.most_rate,
+    ) as copy:
       return _prepare_file(copy, root, video, rules, settings, backend)
   except FileNotFoundError:
     return [], skip(video, rules, 'missing', 'no such file')
