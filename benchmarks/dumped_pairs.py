@@ -18,6 +18,7 @@ from jaxtyping import Int
 from ml_collections import config_dict
 import numpy as np
 
+from benchmarks import machine
 from data_pipeline import clips, demo_videos, pipeline
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
@@ -119,7 +120,7 @@ def dump_unseen(
     records: Of real videos.
     num_draws: Blends of each clip.
     path: The .npz file: clip, label, and `window`, which counts the clips that
-      the rows were made of.
+      the rows were made of; and `commit`, of the code that blended them.
   """
   make = _pair_maker(config, 0.0)
 
@@ -147,7 +148,7 @@ def dump_unseen(
           name: x[valid] for name, x in (rows | {'window': windows}).items()
         }
 
-  _write(path, batches())
+  _write(path, batches(), commit=np.array(machine.commit()))
 
 
 # One program for both dumps: the flip alone differs.
@@ -180,13 +181,15 @@ def _pair_maker(
 
 
 def _write(
-  path: pathlib.Path, batches: Iterator[dict[str, np.ndarray]]
+  path: pathlib.Path,
+  batches: Iterator[dict[str, np.ndarray]],
+  **others: np.ndarray,
 ) -> None:
   rows = list(batches)
-  write(
-    path,
-    {name: np.concatenate([row[name] for row in rows]) for name in rows[0]},
-  )
+  joined = {
+    name: np.concatenate([row[name] for row in rows]) for name in rows[0]
+  }
+  write(path, joined | others)
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

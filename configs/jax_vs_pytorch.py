@@ -2,7 +2,7 @@
 
   python -m benchmarks.train_both
 
-A step takes tens of milliseconds on one thread, and a thousand of them are
+A step takes tens of milliseconds on one thread, and two thousand of them are
 enough to tell pseudo-fakes of an unseen person from real clips. The blends are
 those of configs/demo.py in stronger colours, without JPEG and cutout.
 """

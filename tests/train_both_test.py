@@ -60,6 +60,7 @@ def folder(data_root, tmp_path_factory, quickly):
 
     patch.setattr(subprocess, 'run', in_this_process)
     patch.setattr(train_both.machine, 'describe', lambda _: 'a machine')
+    patch.setattr(dumped_pairs.machine, 'commit', lambda: 'abc1234')
     train_both.train(config, PLAN, out, out)
   return out
 
@@ -119,6 +120,7 @@ def test_the_page_gets_its_last_section_again(folder, tmp_path, monkeypatch):
   assert text.startswith('# Before\n') and 'old' not in text
   assert text.count(twin_results.HEADING) == 1
   assert '| seed 3 |' in text and '| mean |' in text
+  assert 'by the code of commit abc1234' in ' '.join(text.split())
   plots = sorted(path.name for path in tmp_path.glob('*.svg'))
   assert plots == ['jax_vs_pytorch_auc.svg', 'jax_vs_pytorch_loss.svg']
   for name in plots:
