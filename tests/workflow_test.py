@@ -30,5 +30,19 @@ def test_it_runs_weekly_with_the_newest_torch_and_else_with_the_makefiles():
   assert f"'schedule' && 'torch' || '{pinned}'" in TEXT
 
 
+def test_a_push_does_not_end_the_weekly_run():
+  concurrency = WORKFLOW['concurrency']
+  assert concurrency['cancel-in-progress']
+  assert '${{ github.event_name }}' in concurrency['group']
+
+
+def test_it_may_read_and_needs_no_secret():
+  assert WORKFLOW['permissions'] == {'contents': 'read'}
+  assert 'secrets.' not in TEXT and 'github.token' not in TEXT
+  checkout = WORKFLOW['jobs']['run']['steps'][0]
+  assert checkout['uses'].startswith('actions/checkout@')
+  assert checkout['with'] == {'persist-credentials': False}
+
+
 def makefile():
   return (ROOT / 'Makefile').read_text()
