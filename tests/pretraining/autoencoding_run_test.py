@@ -15,7 +15,7 @@ import saved_state
 from configs import mae_faces, tiny
 from data_pipeline import prepare
 from stormer_jax import detector as detector_lib
-from stormer_jax import flops, model, plan, steps, train
+from stormer_jax import flops, model, plan, sharding, steps, train
 from stormer_jax.runs import checkpoint, metric_writer
 from stormer_jax.weights import convert, weight_file
 
@@ -75,20 +75,25 @@ def last_step(workdir):
   return max(int(p.name) for p in (workdir / 'checkpoints').glob('[0-9]*'))
 
 
+def stop_after(num_steps, monkeypatch, config, workdir, data_root):
+  """Trains until the run is told to go."""
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      checkpoint.Checkpointer,
+      'reached_preemption',
+      lambda self, step: step == num_steps,
+    )
+    with pytest.raises(SystemExit, match=rf'at step {num_steps} of \d, saved'):
+      train.train_and_evaluate(config, workdir, data_root)
+
+
 # The process would have ended, and its files with it.
 @pytest.mark.filterwarnings('ignore:.*metrics.jsonl')
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
   run, data_root, tmp_path, monkeypatch
 ):
   config, workdir = run
-  with monkeypatch.context() as patch:
-    patch.setattr(
-      checkpoint.Checkpointer,
-      'reached_preemption',
-      lambda self, step: step == 1,
-    )
-    with pytest.raises(SystemExit, match=r'stopped at step 1 of \d, saved'):
-      train.train_and_evaluate(config, tmp_path / 'run', data_root)
+  stop_after(1, monkeypatch, config, tmp_path / 'run', data_root)
   train.train_and_evaluate(config, tmp_path / 'run', data_root)
   step = last_step(workdir)
   assert step > 1
@@ -105,6 +110,37 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     for folder in (tmp_path / 'run', workdir)
   ]
   assert lines[0] == lines[1]
+
+
+# The process would have ended, and its files with it.
+@pytest.mark.filterwarnings('ignore:.*metrics.jsonl')
+def test_a_run_that_goes_on_with_eight_devices_ends_as_one_of_one_device(
+  run, data_root, tmp_path, monkeypatch
+):
+  """Stopped after its first step, then split by clip, weight and head."""
+  config, workdir = run
+  config = config.copy_and_resolve_references()
+  stop_after(1, monkeypatch, config, tmp_path / 'run', data_root)
+  config.train.update(mesh_fsdp=2, mesh_tensor=2)
+  meshes = []
+
+  def on_all_devices(*shape, whole=sharding.make_mesh.func):
+    meshes.append(whole(*shape))
+    return meshes[-1]
+
+  monkeypatch.setattr(sharding, 'make_mesh', on_all_devices)
+  train.train_and_evaluate(config, tmp_path / 'run', data_root)
+  assert [dict(mesh.shape) for mesh in meshes] == [
+    {'data': 2, 'fsdp': 2, 'tensor': 2}
+  ]
+  lines = [
+    metric_writer.read_metrics(folder / 'metrics.jsonl')
+    for folder in (tmp_path / 'run', workdir)
+  ]
+  for ours, theirs in zip(*lines, strict=True):
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {'time'}:
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5)
 
 
 def test_what_it_learned_starts_a_detector(run, tmp_path):
@@ -166,6 +202,17 @@ def test_micro_batches_are_parts_of_the_same_step():
     after.append(step(state, batch)[1])
   for name in ('total', 'gradient_norm'):
     np.testing.assert_allclose(after[0][name], after[1][name], rtol=1e-4)
+
+
+@pytest.mark.parametrize('masking', mae_faces.MASKINGS)
+def test_devices_that_share_a_batch_exchange_no_clips(masking):
+  """What they exchange are sums: of gradients and losses."""
+  mesh = sharding.make_mesh.func(data=8)
+  state, batch, step = plan.training_step(small(masking), mesh)
+  program = step.lower(state, batch).compile().as_text()
+  assert ' all-reduce(' in program
+  for word in ('all-gather', 'all-to-all', 'collective-permute'):
+    assert f' {word}(' not in program
 
 
 @pytest.mark.slow
