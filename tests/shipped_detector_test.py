@@ -65,6 +65,13 @@ def test_one_can_go_on_from_it_with_videos_of_ones_own(shipped):
   )
 
 
+def test_a_still_picture_is_judged_and_said_to_be_one(shipped):
+  golden = pathlib.Path(__file__).parent / 'golden' / 'face_carphone.png'
+  said = shipped.predict(golden)
+  assert said.status == 'ok' and len(said.clips) == 1
+  assert 'This is a still picture, judged by itself' in said.sentence
+
+
 @_needs_videos
 def test_a_real_video_scores_below_its_pseudo_fake(shipped, tmp_path):
   """The demo's last step: neither answer is wrong."""

@@ -234,7 +234,7 @@ def _key_clip(
       maps.append(_picture(answer.jpeg(painted), 'vulnerability map', 160))
   who = f'Person {snapshot.track}, ' if len(said.tracks) > 1 else ''
   caption = (
-    f'<figcaption>{who}{timeline.clock(clip.times[0])}:'
+    f'<figcaption>{who}{timeline.clock(clip.times[0]).replace(" ", "&nbsp;")}:'
     f' {clip.score if math.isnan(clip.probability) else clip.probability:.2f}'
     '</figcaption>'
   )
@@ -325,12 +325,16 @@ def _trust(said: answer.Answer, card: str) -> str:
     if card
     else '<p>No card comes with this detector: how it fares is not known.</p>'
   )
+  interval = (
+    'The interval comes from drawing the clips of this video anew: it says how'
+    ' much they disagree, not how often the detector errs. '
+    if said.interval
+    else ''
+  )
   return (
     f'<p>{html.escape(_capital(said.calibration))}.</p>'
-    '<p>The interval comes from drawing the clips of this video anew: it says'
-    ' how much they disagree, not how often the detector errs. One answer is'
-    ' no proof either way. Whether a video is real is a matter for people.</p>'
-    f'{about}'
+    f'<p>{interval}One answer is no proof either way. Whether a video is real'
+    f' is a matter for people.</p>{about}'
   )
 
 

@@ -44,6 +44,10 @@ from stormer_jax.scoring import (
 _BATCH = 8  # clips; a larger eval.batch_size would only take more memory
 _WORST = 4  # clips of a person whose crops are kept for the page
 _THUMBNAIL = 96  # px
+_OF_A_STILL = (
+  ' This is a still picture, judged by itself: what the detector knows of its'
+  ' errors comes from films, in which many frames are looked at.'
+)
 NOT_LOOKED_AT = (
   'sound, and whether it fits the lips',
   'a picture made whole by a generator: the detector looks for the traces of a'
@@ -321,6 +325,9 @@ class _Reading:
   def run(self) -> answer.Answer:
     # 12:30.mp4 by itself is a protocol to FFmpeg.
     path = self._path.absolute()
+    if not (path.is_file() or path.is_dir()):
+      # To read one may never end.
+      return self.none('unreadable', 'no file, but a pipe, socket or device')
     try:
       self._hashes['video'] = footage.digest(path)
       self._credentials = credentials.read(path)
@@ -457,9 +464,10 @@ class _Reading:
       self.none(
         'ok',
         '',
-        (*notes, *decided.notes, *_remarks(quality, sampling.frames_in_file)),
+        (*notes, *decided.notes, *_remarks(quality)),
       ),
-      sentence=decided.sentence,
+      sentence=decided.sentence
+      + (_OF_A_STILL if sampling.frames_in_file == 1 else ''),
       answer=decided.said,
       logit=deciding.logit,
       score=deciding.score,
@@ -607,15 +615,13 @@ def _frames(clip: _Scored, number: int) -> Iterator[answer.FrameScore]:
     yield answer.FrameScore(index, time, soft_label, tuple(box), number)
 
 
-def _remarks(quality: answer.Quality, num_frames: int) -> Iterator[str]:
+def _remarks(quality: answer.Quality) -> Iterator[str]:
   """What in the pictures makes an answer less sure."""
   # Choice: the crop is 256 px, so a smaller face is mostly enlargement.
   if quality.face_size < 64:
     yield f'the face is small, {quality.face_size:.0f} px'
   if quality.brightness < 40:
     yield 'the face is dark'
-  if num_frames == 1:
-    yield 'a still picture: one frame, judged by itself'
   if quality.brightness > 220:
     yield 'the face is very bright'
 
@@ -637,4 +643,4 @@ def _said(status: answer.Status, message: str) -> str:
     )
   if status == 'too_short':
     return f'there is too little to look at ({message})'
-  return f'this cannot be read as a video ({message})'
+  return f'this cannot be read as a video: {message}'

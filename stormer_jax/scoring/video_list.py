@@ -33,14 +33,18 @@ def expand(named: Sequence[str]) -> list[str]:
 
 
 def is_single(named: Sequence[str]) -> bool:
-  """Whether one file is named, and nothing that may stand for many."""
+  """Whether one video is named, and nothing that may stand for many.
+
+  A folder of images alone is one video.
+  """
   if len(named) != 1:
     return False
   (entry,) = named
-  stands_for_many = entry.startswith('@') or _is_pattern(entry)
-  return pathlib.Path(entry).is_file() or not (
-    stands_for_many or pathlib.Path(entry).is_dir()
-  )
+  path = pathlib.Path(entry)
+  if path.is_dir():
+    files = [each for each in path.rglob('*') if each.is_file()]
+    return not any(map(_is_video, files)) and _is_of_images(path, files)
+  return path.is_file() or not (entry.startswith('@') or _is_pattern(entry))
 
 
 def _is_pattern(entry: str) -> bool:
@@ -61,21 +65,24 @@ def _expand_one(entry: str) -> list[str]:
 
 def _below(folder: pathlib.Path) -> list[str]:
   files = sorted(path for path in folder.rglob('*') if path.is_file())
-  videos = [
-    str(path)
-    for path in files
-    if path.name.lower().endswith(tree.VIDEO_SUFFIXES)
-  ]
-  if videos:
+  if videos := [str(path) for path in files if _is_video(path)]:
     return videos
-  if any(
-    path.parent == folder
-    and path.name.lower().endswith(image_sequence.SUFFIXES)
-    for path in files
-  ):
+  if _is_of_images(folder, files):
     return [str(folder)]
   raise ValueError(
     f'{folder}: a folder without a video ({" ".join(tree.VIDEO_SUFFIXES)})'
+  )
+
+
+def _is_video(path: pathlib.Path) -> bool:
+  return path.name.lower().endswith(tree.VIDEO_SUFFIXES)
+
+
+def _is_of_images(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> bool:
+  return any(
+    path.parent == folder
+    and path.name.lower().endswith(image_sequence.SUFFIXES)
+    for path in files
   )
 
 

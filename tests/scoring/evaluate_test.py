@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from random_detector import make_detector
 
-from configs import base
+from configs import base, tables
 from data_pipeline import clips, corruptions, pipeline, record_writer
 from data_pipeline import records as records_lib
 from data_pipeline.synthesis import blending
@@ -565,6 +565,61 @@ def test_fakes_without_reals_stand_beside_those_of_another_set(
     evaluate.evaluate(config, tmp_path, data_root)
   with pytest.raises(ValueError, match='write NAME:OTHER'):
     _options(config, reals=('new',))
+
+
+def _by_colour(batch) -> np.ndarray:
+  """Logits in place of a detector's, which would be compiled for each set."""
+  return batch['frames'][:, 0, 100, 100, :1] / np.float32(64) - 2
+
+
+@pytest.mark.parametrize(
+  ('table', 'methods', 'sets'),
+  [
+    (
+      'leave_one_method_out',
+      ('Deepfakes', 'Face2Face', 'FaceShifter'),
+      {'ffpp_c0': 'both', 'ffpp_c23': 'both', 'ffpp_c40': 'both'},
+    ),
+    (
+      'df40',
+      ('simswap', 'sadtalker', 'sd2.1'),
+      {
+        'ffpp_c23': 'both',
+        'celebdf_v2': 'both',
+        'df40_ff': 'fakes',
+        'df40_cdf': 'fakes',
+      },
+    ),
+  ],
+)
+def test_a_table_of_the_field_has_a_row_a_method_and_names_the_worst(
+  detector, tmp_path, monkeypatch, table, methods, sets
+):
+  for name, holds in sets.items():
+    videos = [
+      make_record(f'{method}{i}', 8, 1, method)
+      for method in methods
+      for i in range(2)
+    ]
+    if holds == 'both':
+      videos += [make_record(f'real{i}', 8) for i in range(3)]
+    record_writer.write_records(tmp_path, name, 'uniform', {'test': videos})
+  monkeypatch.setattr(
+    detector_lib, 'load_detector', lambda workdir, which: detector
+  )
+  monkeypatch.setattr(
+    clip_scorer, 'crop_scorer', lambda *detector, **how: _by_colour
+  )
+  config = tables.get_config(table)
+  config.eval.num_bootstrap = 20
+  results = evaluate.evaluate(config, tmp_path / 'run', tmp_path)
+  assert [result.dataset for result in results] == list(sets)
+  page = (tmp_path / 'run/eval/report.md').read_text()
+  for result in results:
+    title = f'## By method: {result.dataset}:test'
+    rows = page.split(title)[1].split('\n## ')[0]
+    assert all(f'| {method} | 3 | 2 |' in rows for method in methods)
+  assert page.count('worst method, AUC') == len(sets)
 
 
 def test_pseudo_fakes_of_damaged_frames_are_refused(detector, tmp_path):

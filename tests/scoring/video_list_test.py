@@ -56,6 +56,8 @@ def test_a_folder_without_a_video_is_named(folder):
     (['b.mp4'], True),
     (['gone.mp4'], True),
     (['in'], False),
+    (['stills'], True),
+    (['stills', 'b.mp4'], False),
     (['*.mp4'], False),
     (['@list.txt'], False),
     (['b.mp4', 'a.MKV'], False),
