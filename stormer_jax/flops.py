@@ -88,7 +88,8 @@ DEVICES = {
 def forward_flops(config: model.StormerConfig, num_clips: int) -> float:
   """FLOPs of a forward; 213.3 GFLOP a clip of the base model."""
   if config.kind != kinds.DETECTOR:
-    other = kinds.OTHERS[config.kind]
+    other = kinds.choose(config)
+    assert not issubclass(other, model.Stormer)
     return 2.0 * other.count_multiply_adds(config) * num_clips
   width, time = config.width, config.num_frames
   patches = config.grid_size**2

@@ -10,12 +10,19 @@ model.
 from collections.abc import Mapping
 
 from stormer_jax import model
-from stormer_jax.baselines import frame_cnn, frame_vit, resnet3d, timesformer
+from stormer_jax.baselines import (
+  frame_cnn,
+  frame_cnn_ensemble,
+  frame_vit,
+  resnet3d,
+  timesformer,
+)
 from stormer_jax.pretraining import masked_autoencoder
 
 DETECTOR = 'stormer'
 Baseline = (
   frame_cnn.FrameCnn
+  | frame_cnn_ensemble.FrameCnnEnsemble
   | frame_vit.FrameVit
   | timesformer.TimeSformer
   | resnet3d.ResNet3d
@@ -40,11 +47,18 @@ def choose(config: model.StormerConfig) -> type[Model]:
   """Returns the class of a kind.
 
   Raises:
-    ValueError: If there is no such kind.
+    ValueError: If there is no such kind, or none of several members.
   """
   if config.kind not in KINDS:
     raise ValueError(f'model.kind is {config.kind!r}; it is one of {[*KINDS]}')
-  return KINDS[config.kind]
+  if config.members == 1:
+    return KINDS[config.kind]
+  if config.kind != 'frame_cnn':
+    raise ValueError(
+      f'model.members is {config.members}, which model.kind=frame_cnn alone can'
+      f' have; model.kind is {config.kind}'
+    )
+  return frame_cnn_ensemble.FrameCnnEnsemble
 
 
 def check_scores(kind: str, source: str) -> None:

@@ -166,7 +166,12 @@ def define_flags(argv: Sequence[str]) -> None:
     [],
     'Names of columns of --scores that are not ours, as video=id,score=prob_*.',
   )
-  flags.DEFINE_string('source', None, 'Weights or run to convert from.')
+  flags.DEFINE_string(
+    'source',
+    None,
+    'Weights or run to convert from; several runs of frame-wise CNNs, with'
+    ' commas, become one detector of their mean logit.',
+  )
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')
   flags.DEFINE_string(

@@ -76,6 +76,7 @@ class StormerConfig:
   activation: str = 'gelu'  # | 'quick_gelu' | 'gelu_tanh', of the MLPs
   space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
   kind: str = 'stormer'  # which model: a key of `kinds.KINDS`
+  members: int = 1  # networks whose logits are averaged
   mae_masking: str = 'frame'  # | 'tube', what is hidden at once
   mae_mask_ratio: float = 0.75  # share of the patches
   mae_decoder_width: int = 512
@@ -95,6 +96,7 @@ class StormerConfig:
       'patch_size',
       'num_frames',
       'batch_norm_groups',
+      'members',
     ):
       if getattr(self, name) < 1:
         raise ValueError(f'model.{name} is {getattr(self, name)}; at least 1')

@@ -35,7 +35,7 @@ from stormer_jax.scoring import (
   predict,
   video_detector,
 )
-from stormer_jax.weights import convert
+from stormer_jax.weights import convert, ensemble
 
 _EVERYBODY = 1000  # more than are found in any frame
 _WITHOUT_DEVICES = ('plan', 'sweep', 'report', 'calibrate')
@@ -128,6 +128,8 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
     jax.config.update('jax_num_cpu_devices', args.devices)
     planned = plan.make_plan(args.config, args.device_kind, args.devices)
     print(plan.text(planned))
+  elif ',' in args.source and not pathlib.Path(args.source).exists():
+    print(ensemble.join(args.source.split(','), args.destination))
   else:
     print(
       convert.convert(

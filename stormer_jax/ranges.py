@@ -51,6 +51,7 @@ _RANGES: dict[str, tuple[int | float, int | float]] = {
   'synthesis.jpeg_quality': (1, 100),
   'synthesis.cutout_threshold': _SHARE,
   'synthesis.cutout_extra': _SHARE,
+  'model.members': _COUNT,
   'model.width': _COUNT,
   'model.depth': _COUNT,
   'model.num_heads': _COUNT,

@@ -137,12 +137,12 @@ class EfficientNetLite(nnx.Module):
       ConvNorm, statistics=statistics, dtype=dtype, rngs=rngs
     )
     still = functools.partial(ConvNorm, statistics=None, dtype=dtype, rngs=rngs)
-    num_still = len(list_blocks(frozen_stride)) if frozen_stride else 0
+    self.num_still = len(list_blocks(frozen_stride)) if frozen_stride else 0
     self.dtype = dtype
-    self.conv = (still if num_still else layer)((3, 3, 3, FIRST_CHANNELS))
+    self.conv = (still if self.num_still else layer)((3, 3, 3, FIRST_CHANNELS))
     self.blocks = nnx.List(
       [
-        InvertedResidual(block, still if i < num_still else layer)
+        InvertedResidual(block, still if i < self.num_still else layer)
         for i, block in enumerate(list_blocks(stride))
       ]
     )
@@ -152,10 +152,24 @@ class EfficientNetLite(nnx.Module):
   def __call__(
     self, frames: Float[Array, 'b h w 3']
   ) -> Float[Array, 'b h2 w2 c']:
+    return self.trained_part(self.still_part(frames))
+
+  def still_part(self, frames: Float[Array, 'b h w 3']) -> Array:
+    """Gives the features that no training changes, down to `frozen_stride`."""
     scale, offset = 255 * _DEVIATION / 128, (255 * _MEAN - 127) / 128
     x = frames * scale[None, None, None] + offset[None, None, None]
-    x = _relu6(self.conv(x.astype(self.dtype), _convolve))
-    for block in self.blocks:
+    x = x.astype(self.dtype)
+    if self.num_still:
+      x = _relu6(self.conv(x, _convolve))
+    for block in list(self.blocks)[: self.num_still]:
+      x = block(x)
+    return x
+
+  def trained_part(self, x: Array) -> Float[Array, 'b h2 w2 c']:
+    """Goes on from what `still_part` gives."""
+    if not self.num_still:
+      x = _relu6(self.conv(x, _convolve))
+    for block in list(self.blocks)[self.num_still :]:
       x = block(x)
     return x if self.head is None else _relu6(self.head(x, jnp.matmul))
 

@@ -392,6 +392,12 @@ def _check(config: config_dict.ConfigDict, task: _Task) -> None:
       raise ValueError(
         f'train.{name} is {config.train[name]}; at least {least}'
       )
+  if config.model.members != 1:
+    raise ValueError(
+      f'model.members is {config.model.members}; networks are trained one by'
+      ' one and joined: --mode=convert --source=RUN_A,RUN_B'
+      ' --destination=FOLDER'
+    )
   if config.data.frame_rule not in ('consecutive', 'dense'):
     raise ValueError(
       f'data.frame_rule is {config.data.frame_rule!r}; it is consecutive or'

@@ -34,6 +34,7 @@ LEAVES = {
   'kinds': {
     'model',
     'baselines.frame_cnn',
+    'baselines.frame_cnn_ensemble',
     'baselines.frame_vit',
     'baselines.timesformer',
     'baselines.resnet3d',

@@ -59,10 +59,16 @@ class FrameCnn(nnx.Module):
       ValueError: If the clip does not have the configured shape.
     """
     model.check_clip(clip.shape, self.config)
-    features = self.stem(rearrange(clip, 'b t h w c -> (b t) h w c'))
-    pooled = features.astype(jnp.float32).mean(axis=(1, 2))
-    logits = rearrange(self.class_head(pooled), '(b t) 1 -> b t', b=len(clip))
+    frames = rearrange(clip, 'b t h w c -> (b t) h w c')
+    logits = self.score_features(self.stem.still_part(frames))
+    logits = rearrange(logits, '(b t) -> b t', b=len(clip))
     return outputs.of_frames(logits, self.config)
+
+  def score_features(self, features: Array) -> Float[Array, ' b']:
+    """Gives the logits of b frames from what `stem.still_part` gives."""
+    features = self.stem.trained_part(features)
+    pooled = features.astype(jnp.float32).mean(axis=(1, 2))
+    return self.class_head(pooled)[:, 0]
 
   @staticmethod
   def count_multiply_adds(config: model.StormerConfig) -> int:

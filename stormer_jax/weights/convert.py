@@ -58,13 +58,15 @@ def convert(
   source, destination = pathlib.Path(source), pathlib.Path(destination)
   suffix = destination.suffix.lower()
   as_file = suffix in ('.safetensors', *_TORCH_SUFFIXES)
-  _check_destination(destination, as_file)
+  check_destination(destination, as_file)
   if not source.exists():
     raise FileNotFoundError(f'{source}: no such file or folder')
   face_backend = ''
   if source.is_dir():
-    config, params, stats = _from_run(source)
-    face_backend = detector.load_face_backend(_run_of(source))
+    run = read_run(source)
+    config, params, stats = run.config, run.params, run.stats
+    del run
+    face_backend = read_face_backend(source)
     kind = config.model.get('kind', 'stormer')
     if as_file and kind not in ('stormer', 'mae'):
       raise ValueError(
@@ -142,15 +144,23 @@ def _from_file(
   return values, params, stats
 
 
-def _from_run(
-  source: pathlib.Path,
-) -> tuple[config_dict.ConfigDict, Tree, Tree]:
+def read_run(source: pathlib.Path) -> detector.Detector:
+  """Reads the best checkpoint of a run, or that of a folder of checkpoints/.
+
+  Raises:
+    FileNotFoundError: If there is no run or no such checkpoint.
+    ValueError: If it holds foreign weights, or does not fit its configuration.
+  """
   which: str | int = 'best'
   if _run_of(source) != source:
     source, which = _run_of(source), int(source.name)
   detector.check_run(source)
-  run = detector.load_model(source, which)
-  return run.config, run.params, run.stats
+  return detector.load_model(source, which)
+
+
+def read_face_backend(source: pathlib.Path) -> str:
+  """Full name of what found the faces of a run's records; '' if unknown."""
+  return detector.load_face_backend(_run_of(source))
 
 
 def _run_of(source: pathlib.Path) -> pathlib.Path:
@@ -178,7 +188,8 @@ def _warn_of_semantics(config: config_dict.ConfigDict, as_file: bool) -> None:
     )
 
 
-def _check_destination(destination: pathlib.Path, as_file: bool) -> None:
+def check_destination(destination: pathlib.Path, as_file: bool) -> None:
+  """Raises ValueError or FileNotFoundError for what cannot be written."""
   if not as_file and destination.suffix.lower() in _OTHER_SUFFIXES:
     raise ValueError(
       f'{destination}: written are .safetensors, .pth and folders, not '

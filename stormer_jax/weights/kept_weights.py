@@ -17,6 +17,7 @@ from stormer_jax.weights import placing, tensor_file
 
 Tree = Any
 FILE = 'weights.safetensors'
+_FIRST = '.members.0.'  # in the names of an ensemble's first network
 
 
 def write(
@@ -49,7 +50,8 @@ def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
 
   Args:
     path: Of the file.
-    abstract: {'params': ..., 'stats': ...}, the shapes and types of the model.
+    abstract: {'params': ..., 'stats': ...}, the shapes and types of the model;
+      of a file of several members and a model of one, the first is read.
 
   Returns:
     Trees like `abstract`, NumPy arrays.
@@ -59,6 +61,8 @@ def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
   """
   tensors = tensor_file.read_safetensors(path)
   wanted = named(abstract)
+  if not any(_FIRST in name for name in wanted):
+    tensors = _only_first(tensors)
   strangers = sorted(set(tensors) ^ set(wanted)) or [
     name for name, leaf in wanted.items() if tensors[name].shape != leaf.shape
   ]
@@ -69,6 +73,15 @@ def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
     )
   leaves = [tensors[name].astype(leaf.dtype) for name, leaf in wanted.items()]
   return jax.tree.unflatten(jax.tree.structure(dict(abstract)), leaves)
+
+
+def _only_first(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  first = {
+    name.replace(_FIRST, '.', 1): tensor
+    for name, tensor in tensors.items()
+    if _FIRST in name
+  }
+  return first or tensors
 
 
 def named(weights: Mapping[str, Tree]) -> dict[str, Any]:

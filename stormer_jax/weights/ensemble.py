@@ -1,0 +1,114 @@
+"""Joins frame-wise CNNs, trained alone, to one detector of their mean logit.
+
+Enters: runs or checkpoints of `model.kind=frame_cnn` that started alike.
+Leaves: a folder that evaluate, predict and export read like a run, with
+`model.members` in its configuration and float16 weights in one file
+(`kept_weights`).
+"""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from stormer_jax import detector, stem
+from stormer_jax.weights import convert
+
+Tree = dict[str, Any]
+
+
+def join(
+  sources: Sequence[str | pathlib.Path], destination: str | pathlib.Path
+) -> str:
+  """Writes the detector whose logit is the mean of those of several.
+
+  Args:
+    sources: Workdirs (their best checkpoints) or folders of checkpoints/. The
+      first is the one that `init_from` of a single network starts from, and
+      whose configuration is kept.
+    destination: A folder, new or empty.
+
+  Returns:
+    A sentence that says what was joined.
+
+  Raises:
+    FileNotFoundError: There is no such source.
+    ValueError: They are no frame-wise CNNs, are of different models, frames or
+      starts, or the destination is taken.
+  """
+  paths = [pathlib.Path(source) for source in sources]
+  destination = pathlib.Path(destination)
+  convert.check_destination(destination, as_file=False)
+  for path in paths:
+    if not path.is_dir():
+      raise FileNotFoundError(f'{path}: no such folder; joined are runs')
+  runs = [convert.read_run(path) for path in paths]
+  backends = [convert.read_face_backend(path) for path in paths]
+  for path, run, backend in zip(paths, runs, backends, strict=True):
+    if run.config.model.get('kind', 'stormer') != 'frame_cnn':
+      raise ValueError(
+        f'{path}: joined are runs of model.kind=frame_cnn, and this one is'
+        f' {run.config.model.get("kind", "stormer")}'
+      )
+    if run.config.model.get('members', 1) != 1:
+      raise ValueError(f'{path}: is an ensemble; name its members instead')
+    _check_alike(paths[0], runs[0], path, run)
+    if backend != backends[0]:
+      raise ValueError(
+        f'{path}: learned from faces of {backend or "an unknown backend"},'
+        f' {paths[0]} from those of {backends[0] or "an unknown one"}'
+      )
+  config = runs[0].config.copy_and_resolve_references().unlock()
+  config.model.members = len(runs)
+  weights = jax.device_get(
+    {
+      'params': {'members': {i: run.params for i, run in enumerate(runs)}},
+      'stats': {'members': {i: run.stats for i, run in enumerate(runs)}},
+    }
+  )
+  detector.save_kept(destination, config, weights, backends[0])
+  count = sum(x.size for x in jax.tree.leaves(weights['params']))
+  names = ' and '.join(str(path) for path in paths)
+  return f'{names} -> {destination}: {len(runs)} members, {count:,} parameters'
+
+
+def _check_alike(
+  first_path: pathlib.Path,
+  first: detector.Detector,
+  path: pathlib.Path,
+  other: detector.Detector,
+) -> None:
+  """Raises ValueError for two that cannot be averaged."""
+  for part in ('model', 'eval'):
+    ours, theirs = first.config[part].to_dict(), other.config[part].to_dict()
+    if part == 'eval':
+      names = ('frame_rule', 'margin')
+    else:
+      names = tuple(sorted({*ours, *theirs}))
+    for name in names:
+      if ours.get(name) != theirs.get(name):
+        raise ValueError(
+          f'{path}: {part}.{name} is {theirs.get(name)!r}, that of {first_path}'
+          f' {ours.get(name)!r}; members differ in nothing but their weights'
+        )
+  ours, theirs = _still(first), _still(other)
+  if not all(
+    np.array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+  ):
+    raise ValueError(
+      f'{path}: started from another stem than {first_path}: what is not'
+      ' trained (model.stem_frozen_stride) differs'
+    )
+
+
+def _still(run: detector.Detector) -> Tree:
+  """Statistics and kernels of the layers that are not trained."""
+  stride = run.config.model.get('stem_frozen_stride', 0)
+  if not stride:
+    return {}
+  stats = run.stats['stem']
+  blocks = range(len(stem.list_blocks(stride)))
+  return {'conv': stats['conv'], 'blocks': [stats['blocks'][i] for i in blocks]}
