@@ -5,13 +5,13 @@ decoder hands them out: not upright, not RGB. Where the decoder fails it goes
 on with the next packet. `Tally` counts what came and what did not.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import fractions
 import math
 import struct
-from typing import cast
+from typing import Any, cast
 
 import av
 from av import error as av_error
@@ -84,7 +84,7 @@ def decode_pictures(
 ) -> Iterator[Picture]:
   """Decodes a track from its first picture to its last; fills the tally."""
   context = track.codec_context
-  aspects, turns = _Aspects(track), _Turns()
+  aspects = _Aspects(track)
   stamp = _stamp(container)
   first = last = None
   for packet in _with_flush(read_packets(container, track, tally)):
@@ -114,7 +114,7 @@ def decode_pictures(
         frame=frame,
         time=time,
         pixel_aspect=aspects.at(frame.pts),
-        matrix=turns.of(frame),
+        matrix=_display_matrix(frame),
       )
   tally.ended = True
 
@@ -205,28 +205,12 @@ class _Aspects:
     return self._changes[0][1]
 
 
-class _Turns:
-  """How pictures are turned.
-
-  The side data of a PyAV frame refer back to it: a frame once asked for them
-  is freed by the garbage collector alone, which here means hundreds of frames
-  later. So they are read once for each angle, which is asked without them.
-  What is between the eight turns and mirrorings is brought to the nearest.
-  """
-
-  def __init__(self) -> None:
-    self._by_angle: dict[int, tuple[int, int, int, int]] = {}
-
-  def of(self, frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    angle = frame.rotation
-    if angle not in self._by_angle:
-      self._by_angle[angle] = _display_matrix(frame)
-    return self._by_angle[angle]
-
-
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-  # PyAV is not typed here: iterating gives entries, not their names.
-  for entry in cast(Iterable[sidedata.SideData], frame.side_data):
+  """How a picture is turned, to the nearest of eight turns and mirrorings."""
+  # Not `frame.side_data`, which the frame would keep: the two would hold each
+  # other until the garbage collector comes, hundreds of frames later.
+  # PyAV's types know neither how it is made nor what it holds.
+  for entry in cast(Any, sidedata).SideDataContainer(frame):
     if entry.type == sidedata.Type.DISPLAYMATRIX:
       a, b, _, c, d = struct.unpack('=5i', bytes(entry)[:20])
       if abs(a) + abs(d) >= abs(b) + abs(c):

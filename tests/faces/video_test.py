@@ -1,6 +1,7 @@
 """Exact frames out of files that are in order, and out of those that aren't."""
 
 import gc
+import io
 import os
 import pathlib
 
@@ -232,6 +233,37 @@ def test_a_display_matrix_turns_frame_and_size(tmp_path, sign):
   assert face_videos.read_number(image) == 2
   mirrored = ('mirrored by its display matrix',) if sign == 1 else ()
   assert decoding.notes == mirrored
+
+
+def test_mirrored_and_turned_frames_of_one_angle_may_alternate(tmp_path):
+  """H.264 says both itself; the angle of both is -180 degrees."""
+
+  def encode(orientation: str) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, 'w', format='h264') as film:
+      stream = film.add_stream('libx264', 25, options={'crf': '10'})
+      stream.height, stream.width, _ = image.shape
+      stream.pix_fmt = 'yuv420p'
+      oriented = av.BitStreamFilterContext(
+        f'h264_metadata=display_orientation=insert:{orientation}', stream
+      )
+      pictures = [av.VideoFrame.from_ndarray(image), None]
+      packets = [p for picture in pictures for p in stream.encode(picture)]
+      for packet in [*packets, None]:
+        film.mux(oriented.filter(packet))
+    return out.getvalue()
+
+  image = np.zeros((64, 128, 3), np.uint8)
+  image[:16, :32] = 255  # in the upper left corner
+  path = tmp_path / 'a.h264'
+  path.write_bytes((encode('flip=horizontal') + encode('rotate=180')) * 3)
+  frames, decoding = read_all(path)
+  corners = [
+    (bool(frame.image[8, -16, 0] > 128), bool(frame.image[-8, -16, 0] > 128))
+    for frame in frames
+  ]
+  assert corners == [(True, False), (False, True)] * 3
+  assert 'mirrored by its display matrix' in decoding.notes
 
 
 def test_interlaced_frames_are_made_whole_and_others_left_alone(tmp_path):
