@@ -39,6 +39,8 @@ from stormer_jax import flops, model, objectives, sharding, steps
 _GIB = 2**30
 # Of the peak. Choice: what well-tuned transformers of this size reach.
 _HONEST_SHARE = 0.4
+# Measured: blending and SAM step of ViT-B, T = 4, bfloat16 (docs/scaling.md).
+_SEEN_SHARE = {'NVIDIA H200': 0.33}
 _HEADROOM = 0.9  # of the memory; the rest is for programs and fragments
 # Slices by generation: name of the smallest that has so many devices.
 _GRIDS_2D = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
@@ -201,11 +203,19 @@ def text(planned: Plan) -> str:
   if p.peak is None:
     lines.append('no known peak: no bound on the speed')
   else:
-    for share, name in ((1.0, 'bound'), (_HONEST_SHARE, 'hope')):
+    shares = {'bound': 1.0, 'hope': _HONEST_SHARE}
+    if p.device_kind in _SEEN_SHARE:
+      shares['seen'] = _SEEN_SHARE[p.device_kind]
+    for name, share in shares.items():
       seconds = p.flops / (share * p.peak)
+      hours = 1e6 / p.clips * seconds / 3600
       lines.append(
         f'{name} at {share:4.0%} MFU {1e3 * seconds:10.1f} ms a step,'
-        f' {p.clips / seconds:,.0f} clips/s'
+        f' {p.clips / seconds:,.0f} clips/s, {hours:.3g} h a million clips'
+      )
+    if 'seen' in shares:
+      lines.append(
+        '  seen: ViT-B, T = 4, bfloat16, one device, blending included'
       )
   return '\n'.join(lines)
 

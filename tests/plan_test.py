@@ -104,8 +104,11 @@ def test_what_does_not_fit_says_so_and_what_would_help():
 
 def test_a_plan_bounds_the_speed_by_the_peak():
   text = plan.text(PLAN)
-  assert 'bound at 100% MFU     1000.0 ms a step, 32 clips/s' in text
-  assert 'hope at  40% MFU     2500.0 ms a step, 13 clips/s' in text
+  assert 'bound at 100% MFU     1000.0 ms a step, 32 clips/s, 8.68 h' in text
+  assert 'hope at  40% MFU     2500.0 ms a step, 13 clips/s, 21.7 h a m' in text
+  assert 'seen' not in text
+  seen = plan.text(dataclasses.replace(PLAN, device_kind='NVIDIA H200'))
+  assert 'seen at  33% MFU     3030.3 ms a step, 11 clips/s, 26.3 h' in seen
   unknown = dataclasses.replace(PLAN, device_kind='cpu', memory=None, peak=None)
   assert unknown.verdict == 'not known'
   assert 'no bound on the speed' in plan.text(unknown)

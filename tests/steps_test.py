@@ -213,7 +213,7 @@ def test_devices_that_share_a_batch_exchange_no_clips(space_time):
   config.model.space_time = space_time
   mesh = sharding.make_mesh(data=8)
   state, batch, step = plan.training_step(config, mesh)
-  program = step.lower(state, batch).compile().as_text()
+  program = step.lower(state, batch).compile(quick_compile.OPTIONS).as_text()
   assert ' all-reduce(' in program
   for word in ('all-gather', 'all-to-all', 'collective-permute'):
     assert f' {word}(' not in program
