@@ -3,7 +3,7 @@
 #
 #   python -m stormer_jax.main --mode=sweep --config=configs/ablations.py --list
 #   IMAGE=REGION-docker.pkg.dev/PROJECT/REPOSITORY/stormer-jax:cuda \
-#   BUCKET=my-bucket ENTRIES=38 \
+#   BUCKET=my-bucket ENTRIES=39 \
 #   launch/gke_sweep.sh [--dry-run] --config=configs/ablations.py
 #
 # ENTRIES pods, PARALLEL at a time, on machines with CHIPS of DEVICE. The bucket

@@ -4,9 +4,9 @@
 #
 #   python -m stormer_jax.main --mode=sweep --config=configs/ablations.py --list
 #   DATA=/shared/data WORKDIR=/shared/runs/ablations \
-#   sbatch --array=0-37 launch/slurm_sweep.sh --config=configs/ablations.py
+#   sbatch --array=0-38 launch/slurm_sweep.sh --config=configs/ablations.py
 #
-# `--array=0-37%4` runs four at a time; `--gpus-per-node=1` gives each one GPU.
+# `--array=0-38%4` runs four at a time; `--gpus-per-node=1` gives each one GPU.
 # A task that is stopped or killed goes back into the queue and continues;
 # finished runs do not run again. Submit it as slurm.sh says.
 #SBATCH --job-name=stormer-sweep

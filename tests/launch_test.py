@@ -15,7 +15,7 @@ import time
 import pytest
 import yaml
 
-from configs import base
+from configs import ablations, base
 from stormer_jax.runs import metric_writer
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -188,6 +188,27 @@ def test_the_page_on_launching_knows_every_script_and_setting():
   for path in SCRIPTS:
     names |= set(re.findall(r'\$\{([A-Z]+):?[-?]', path.read_text()))
   assert not {name for name in names if name not in page}
+
+
+def test_recipes_of_a_sweep_leave_out_no_ablation():
+  count = len(ablations.get_sweep())
+  texts = {
+    path.name: path.read_text()
+    for path in (*SCRIPTS, *(ROOT / 'docs').glob('*.md'))
+  }
+  numbers = [
+    (name, int(number) - count + (0 if what.endswith('=') else 1))
+    for name, text in texts.items()
+    for what, number in re.findall(
+      r"(--array=0-|seq -s ' ' 0 |ENTRIES=)(\d+)", text
+    )
+  ]
+  numbers += [
+    ('experiments.md', int(number) - count)
+    for number in re.findall(r'(\d+)\s+entries', texts['experiments.md'])
+  ]
+  assert len(numbers) > 6
+  assert not [name for name, off in numbers if off]
 
 
 def test_a_missing_setting_is_named():
