@@ -76,12 +76,12 @@ def write_squares(
   return path
 
 
-def red_is_fake(frames: np.ndarray) -> clip_scorer.HostOutputs:
+def red_is_fake(frames: np.ndarray) -> clip_scorer.ClipOutputs:
   """A scorer of stored frames: 3 for a clip that is red throughout, else -3."""
   centre = frames[:, :, 96:160, 96:160].astype(float).mean((2, 3))
   red = centre[..., 0] > 1.5 * centre[..., 1]
   num_clips, num_frames = red.shape
-  return clip_scorer.HostOutputs(
+  return clip_scorer.ClipOutputs(
     logits=np.where(red.all(1), 3, -3).astype(np.float32),
     soft_label_logits=np.where(red, 3, -3).astype(np.float32),
     vulnerability_map=np.tile(

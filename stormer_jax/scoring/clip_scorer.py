@@ -12,6 +12,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 from ml_collections import config_dict
@@ -25,20 +26,24 @@ from stormer_jax import steps
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python', 'onnxruntime')
 
 
-class HostOutputs(NamedTuple):
-  """`model.Outputs` as NumPy arrays, float32."""
+class ClipOutputs(NamedTuple):
+  """`model.Outputs` of clips, float32, maybe still being computed.
 
-  logits: Float[np.ndarray, 'b']
-  soft_label_logits: Float[np.ndarray, 'b t']
-  vulnerability_map: Float[np.ndarray, 'b t gh gw']
+  Arrays of the device until `jax.device_get` or NumPy asks for their values,
+  which waits for them: so the next batch can be sent on its way before.
+  """
+
+  logits: Float[Array, ' b']
+  soft_label_logits: Float[Array, 'b t']
+  vulnerability_map: Float[Array, 'b t gh gw']
 
 
-Scorer = Callable[[Float[Array, 'b t h w 3']], HostOutputs]
+Scorer = Callable[[Float[Array, 'b t h w 3']], ClipOutputs]
 
 
 def make_frame_scorer(
   detector: detector_lib.Detector, *, margin: int, flip: bool
-) -> Callable[[UInt8[np.ndarray, 'b t 256 256 3']], HostOutputs]:
+) -> Callable[[UInt8[np.ndarray, 'b t 256 256 3']], ClipOutputs]:
   """Returns a function that crops, normalises and scores stored frames."""
   scorer = make_scorer(detector, flip=flip)
   image_size = detector.config.model.image_size
@@ -57,9 +62,9 @@ def make_scorer(
     flip: Whether to average each output with that of the mirrored clip.
 
   Returns:
-    Function of normalised clips [b, t, h, w, 3] -> HostOutputs of b rows. The
-    batch is filled up to a multiple of the number of devices; a clip's outputs
-    do not depend on what else is in the batch.
+    Function of normalised clips [b, t, h, w, 3] -> ClipOutputs of b rows, which
+    it does not wait for. The batch is filled up to a multiple of the number of
+    devices; a clip's outputs do not depend on what else is in the batch.
   """
   # Only devices of this process: processes score different clips, and need
   # not keep in step.
@@ -76,24 +81,24 @@ def make_scorer(
   # score never depends on its batch mates, each clip is the first of its own.
   alone = detector.config.model.temporal_token == 'first_clip'
 
-  def score(clip) -> HostOutputs:
+  def score(clip) -> ClipOutputs:
     num_clips = len(clip)
     padding = round_up(num_clips, len(devices)) - num_clips
     if padding:
       clip = np.pad(np.asarray(clip), [(0, padding)] + 4 * [(0, 0)])
     clip = jax.device_put(clip, by_clip)
-    outputs = jax.device_get(
-      _score_clips(detector.graphdef, *weights, clip, alone=alone)
-    )
-    return HostOutputs(**{name: x[:num_clips] for name, x in outputs.items()})
+    outputs = _score_clips(detector.graphdef, *weights, clip, alone=alone)
+    if padding:
+      outputs = {name: x[:num_clips] for name, x in outputs.items()}
+    return ClipOutputs(**outputs)
 
-  def score_both(clip) -> HostOutputs:
+  def score_both(clip) -> ClipOutputs:
     plain, mirrored = score(clip), score(clip[:, :, :, ::-1])
     # The mirrored map is mirrored back.
     mirrored = mirrored._replace(
       vulnerability_map=mirrored.vulnerability_map[..., ::-1]
     )
-    return HostOutputs(
+    return ClipOutputs(
       *((a + b) / 2 for a, b in zip(plain, mirrored, strict=True))
     )
 
@@ -172,7 +177,7 @@ _make_pairs = jax.jit(
   pipeline.make_pairs,
   static_argnames=('synthesis', 'image_size', 'patch_size'),
 )
-BatchScorer = Callable[[Mapping[str, np.ndarray]], Float[np.ndarray, 'b kinds']]
+BatchScorer = Callable[[Mapping[str, np.ndarray]], Float[Array, 'b kinds']]
 
 
 def crop_scorer(
@@ -203,8 +208,8 @@ def pair_scorer(
       patch_size=model.patch_size,
     )
     logits = scorer(pairs['clip']).logits.reshape(-1, 2)
-    label = np.asarray(pairs['label']).reshape(-1, 2)
-    return np.take_along_axis(logits, np.argsort(label, axis=1), axis=1)
+    real_first = jnp.argsort(pairs['label'].reshape(-1, 2), axis=1)
+    return jnp.take_along_axis(logits, real_first, axis=1)
 
   return score
 

@@ -13,7 +13,7 @@ With `pseudo_fakes` each real video is scored beside the pseudo-fake made of it
 with a fixed seed, the protocol of validation, for data without fakes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import io
@@ -419,7 +419,7 @@ def score_dataset(
   with journal_lib.Journal(journal_folder, fingerprint) as journal:
     first_batch = len(journal.finished)
     rate = _Rate(sum(num_windows) - first_batch * batch_size, dataset, split)
-    for batch in clips.eval_dataset(
+    batches = clips.eval_dataset(
       records,
       num_frames=model.num_frames,
       batch_size=batch_size,
@@ -429,8 +429,9 @@ def score_dataset(
       process_count=jax.process_count(),
       first_batch=first_batch,
       corruption=corruption,
-    ):
-      journal.add(batch, score_batch(batch))
+    )
+    for batch, logits in _one_ahead(score_batch, batches):
+      journal.add(batch, logits)
       rate.add(batch_size)
   num_kinds = 2 if options.pseudo_fakes else 1
   logits = journal_lib.gather(journal.finished, num_windows, num_kinds)
@@ -457,6 +458,23 @@ def score_dataset(
   if workdir is not None and options.calibrated:
     protocol = _calibrated(protocol, workdir)
   return report.measured(rows, protocol, settings)
+
+
+def _one_ahead(
+  score: clip_scorer.BatchScorer, batches: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[tuple[Mapping[str, np.ndarray], np.ndarray]]:
+  """Yields batches and their logits; the next one is on its way by then.
+
+  So a device does not wait until the host has read, sent and noted.
+  """
+  waiting = None
+  for batch in batches:
+    coming = batch, score(batch)
+    if waiting:
+      yield waiting[0], np.asarray(waiting[1])
+    waiting = coming
+  if waiting:
+    yield waiting[0], np.asarray(waiting[1])
 
 
 def _check_clips(

@@ -22,6 +22,7 @@ import pathlib
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 
 from data_pipeline import prepared_video
@@ -239,10 +240,13 @@ class Detector:
         for row, of_clip in enumerate(encoded):
           frames[row] = [records_lib.decode_frame(frame) for frame in of_clip]
         # One shape, compiled once.
-        outputs = device.submit(self._scorer, frames)
+        outputs = device.submit(self._score_frames, frames)
         yield from waiting
         waiting = _scored(batch, encoded, frames, outputs)
       yield from waiting
+
+  def _score_frames(self, frames: np.ndarray) -> clip_scorer.ClipOutputs:
+    return jax.device_get(self._scorer(frames))
 
 
 @dataclasses.dataclass
@@ -266,7 +270,7 @@ def _scored(
   batch: Sequence[people.PersonClip],
   encoded: Sequence[Sequence[bytes]],
   frames: np.ndarray,
-  coming: futures.Future[clip_scorer.HostOutputs],
+  coming: futures.Future[clip_scorer.ClipOutputs],
 ) -> Iterator[_Scored]:
   """Puts the clips of a batch together with what comes of them."""
   outputs = coming.result()
@@ -277,8 +281,8 @@ def _scored(
       times=clip.times,
       boxes=clip.boxes,
       logit=float(outputs.logits[row]),
-      soft_labels=metrics.sigmoid(outputs.soft_label_logits[row]),
-      maps=outputs.vulnerability_map[row].astype(np.float16),
+      soft_labels=metrics.sigmoid(np.asarray(outputs.soft_label_logits[row])),
+      maps=np.asarray(outputs.vulnerability_map[row], np.float16),
       **_looks(frames[row]),
       crops=tuple(of_clip),
     )

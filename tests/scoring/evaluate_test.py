@@ -311,11 +311,35 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_scores(
   assert [row.clip_logits for row in got.rows] == [
     row.clip_logits for row in want.rows
   ]
-  # 2 + 0 + 1 + 2 + 2 clips in batches of 2: four, none of them twice.
-  assert len(scored) == 4
+  # 2 + 0 + 1 + 2 + 2 clips in batches of 2: four, and the second one twice,
+  # which was under way when the call was stopped.
+  assert len(scored) == 5
   # What is done stays noted until the whole call is.
   again = _score(detector, data_root, tmp_path, batch_size=2)
-  assert str(again.rows) == str(got.rows) and len(scored) == 4
+  assert str(again.rows) == str(got.rows) and len(scored) == 5
+
+
+def test_a_device_has_its_next_batch_before_the_last_one_is_waited_for():
+  happened = []
+
+  class Logits:
+    def __init__(self, number):
+      self.number = number
+      happened.append(f'sent {number}')
+
+    def __array__(self, dtype=None, copy=None):
+      happened.append(f'waited for {self.number}')
+      return np.full((1, 1), self.number)
+
+  batches = [{'video': np.array([number])} for number in range(3)]
+  for batch, logits in evaluate._one_ahead(
+    lambda batch: Logits(batch['video'][0]), batches
+  ):
+    np.testing.assert_array_equal(logits[0], batch['video'])
+  assert happened == [
+    *('sent 0', 'sent 1', 'waited for 0'),
+    *('sent 2', 'waited for 1', 'waited for 2'),
+  ]
 
 
 def score_as_process(index, port, config_json, data_root, out):
