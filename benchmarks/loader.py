@@ -124,16 +124,14 @@ def measure_loader(
   return windows
 
 
-def memory_slope(windows: list[Window]) -> float:
-  """MiB that 1,000 batches add, by least squares after the first tenth.
-
-  NaN where too few windows are left to tell a slope from noise.
-  """
+def describe_memory(windows: list[Window]) -> str:
+  """Says what 1,000 batches add, by least squares after the first tenth."""
   settled = [w for w in windows if w.batches > windows[-1].batches / 10]
   if len(settled) < 5:
-    return float('nan')
+    return 'too few lines to say whether memory grows (more --batches)'
   batches = [w.batches / 1000 for w in settled]
-  return float(np.polyfit(batches, [w.resident for w in settled], 1)[0])
+  slope = np.polyfit(batches, [w.resident for w in settled], 1)[0]
+  return f'memory grows by {slope:+.2f} MiB per 1,000 batches'
 
 
 def _resident_mib() -> float:
@@ -173,8 +171,8 @@ def _print_windows(windows: list[Window], used: float) -> None:
     )
   wall, cpu = _seconds_a_clip(windows)
   print(
-    f'\nmedian: {1 / wall:.1f} clips/s, {1e3 * cpu:.2f} CPU-ms a clip; memory'
-    f' grows by {memory_slope(windows):+.2f} MiB per 1,000 batches\n'
+    f'\nmedian: {1 / wall:.1f} clips/s, {1e3 * cpu:.2f} CPU-ms a clip;'
+    f' {describe_memory(windows)}\n'
   )
 
 
