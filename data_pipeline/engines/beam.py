@@ -10,6 +10,8 @@ import base64
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import importlib.util
+import io
 import pathlib
 import pickle
 from typing import Any
@@ -18,6 +20,7 @@ import uuid
 import apache_beam as beam
 from apache_beam.options import pipeline_options
 from apache_beam.utils import shared
+import grpc
 
 from data_pipeline.engines import work as work_lib
 
@@ -29,10 +32,40 @@ class Beam:
   Attributes:
     options: of the pipeline, as 'runner=FlinkRunner'.
     folder: seen by all workers under this name.
+
+  Raises:
+    ValueError: a value is none of its option, or the runner is not
+      installed.
   """
 
   options: tuple[str, ...]
   folder: pathlib.Path
+
+  def __post_init__(self) -> None:
+    """Refuses options now, not when everything has been searched."""
+    said = io.StringIO()
+    try:
+      with contextlib.redirect_stderr(said):  # where argparse explains itself
+        known = self._parsed().get_all_options()
+    except SystemExit as error:
+      last = said.getvalue().strip().splitlines()[-1]
+      raise ValueError(
+        f'--beam_pipeline_options: {last.partition("error: ")[2]}'
+      ) from error
+    # Without it Beam asks for credentials for minutes, and gets none.
+    if (
+      str(known['runner']).lower().endswith('dataflowrunner')
+      and importlib.util.find_spec('apitools') is None
+    ):
+      raise ValueError(
+        'runner=DataflowRunner needs what Beam says to Google Cloud with: pip'
+        ' install "apache-beam[gcp]"'
+      )
+
+  def _parsed(self) -> pipeline_options.PipelineOptions:
+    return pipeline_options.PipelineOptions(
+      [f'--{option.lstrip("-")}' for option in self.options]
+    )
 
   def run(
     self,
@@ -43,12 +76,9 @@ class Beam:
     """Does all tasks; see `engine.Engine`. `tick` is called at the end."""
     if not tasks:
       return
-    options = pipeline_options.PipelineOptions(
-      [f'--{option.lstrip("-")}' for option in self.options]
-    )
     with self._listed(tasks) as path:
       try:
-        with beam.Pipeline(options=options) as pipeline:
+        with beam.Pipeline(options=self._parsed()) as pipeline:
           _ = (
             pipeline
             | 'List' >> beam.Create([str(path)])
@@ -60,6 +90,12 @@ class Beam:
         last = str(error).strip().splitlines()[-1:]
         raise ChildProcessError(
           f'the pipeline failed: {"".join(last)}'
+        ) from error
+      except (grpc.FutureTimeoutError, grpc.RpcError) as error:
+        said = (str(error) or 'nobody answered').splitlines()[0]
+        raise ChildProcessError(
+          f'the job service of {", ".join(self.options)} did not take the'
+          f' pipeline ({said}); does it run, and is this its address?'
         ) from error
     for _ in tasks:
       tick()

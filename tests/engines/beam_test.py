@@ -1,7 +1,13 @@
 """A pipeline of Apache Beam does what worker processes do."""
 
+import contextlib
 import hashlib
+import importlib.util
+import os
 import pathlib
+import socket
+import subprocess
+import sys
 
 import face_videos
 import pytest
@@ -60,6 +66,80 @@ def test_records_are_those_of_worker_processes_byte_for_byte(tmp_path):
   assert written(tmp_path / 'one') == written(tmp_path / 'beam')
   # Five files of each rule, report.csv and quality.html.
   assert len(written(tmp_path / 'one')) == 12
+
+
+@contextlib.contextmanager
+def serving(module: str, flag: str, cwd: pathlib.Path):
+  """A server of Beam's as a process of its own; its address."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  root = pathlib.Path(__file__).parents[2]
+  here = pathlib.Path(sys.executable).parent  # the pool calls it `python`
+  env = os.environ | {
+    'PYTHONPATH': str(root),
+    'PATH': f'{here}{os.pathsep}{os.environ["PATH"]}',
+  }
+  with (cwd / f'{port}.log').open('w') as log:
+    process = subprocess.Popen(
+      [sys.executable, '-m', f'apache_beam.runners.{module}', f'{flag}={port}'],
+      cwd=cwd,
+      env=env,
+      stdout=log,
+      stderr=log,
+    )
+    try:
+      yield f'localhost:{port}'
+    finally:
+      process.terminate()
+      process.wait()
+
+
+def test_workers_behind_a_job_service_write_the_same_bytes(tmp_path):
+  """As on Flink and Spark: service and workers are processes of their own."""
+  root = tmp_path / 'videos'
+  face_videos.write_face_video(root / 'train/real/a.mp4', 6)
+  (root / 'train/real/b.mp4').write_text('no film')
+  where = ['--root', str(root), '--dataset=d', '--rule=uniform']
+  assert prepare.main([*where, f'--out={tmp_path}/one', '--workers=1']) == 0
+  job_service = 'portability.local_job_service_main'
+  with (
+    serving(job_service, '--port', tmp_path) as jobs,
+    serving('worker.worker_pool_main', '--service_port', tmp_path) as pool,
+  ):
+    options = (
+      *('runner=PortableRunner', f'job_endpoint={jobs}'),
+      *('environment_type=EXTERNAL', f'environment_config={pool}'),
+    )
+    engine = ['--engine=beam', f'--beam_pipeline_options={",".join(options)}']
+    assert prepare.main([*where, f'--out={tmp_path}/apart', *engine]) == 0
+  assert written(tmp_path / 'one') == written(tmp_path / 'apart')
+  assert len(written(tmp_path / 'one')) == 7
+
+
+def test_an_address_where_nobody_answers_is_one_line(tmp_path):
+  options = ('runner=PortableRunner', 'job_endpoint=localhost:9')
+  soon = 'job_server_timeout=1'
+  engine = beam.Beam((*options, 'environment_type=LOOPBACK', soon), tmp_path)
+  with pytest.raises(ChildProcessError, match='localhost:9') as error:
+    engine.run(small_work.SmallWork(tmp_path), ['a'])
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    (['direct_num_workers=two'], "--direct_num_workers: invalid int .*'two'"),
+    (['runner=DataflowRunner'], r'pip install "apache-beam\[gcp\]"'),
+  ],
+)
+def test_options_that_cannot_serve_are_refused_at_once(
+  tmp_path, options, message, monkeypatch
+):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match=message) as error:
+    beam.Beam(tuple(options), tmp_path)
+  assert '\n' not in str(error.value)
 
 
 def written(out: pathlib.Path) -> dict[str, str]:
