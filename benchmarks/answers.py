@@ -10,6 +10,8 @@ machine with other work. Then 2,000 resamples of 5,000 videos.
 """
 
 import argparse
+from collections.abc import Iterator
+import itertools
 import json
 import os
 import pathlib
@@ -66,21 +68,28 @@ def write_film(
   source: pathlib.Path, out: pathlib.Path, seconds: int, size: tuple[int, int]
 ) -> None:
   """Writes a film that shows another one over and over, in a size."""
-  with av.open(str(source)) as container:
-    rate = container.streams.video[0].average_rate
-    frames = [
-      frame.reformat(*size, 'yuv420p') for frame in container.decode(video=0)
-    ]
+  frames = _over_and_over(source)
+  first = next(frames)
+  rate = 1 / (first.duration * first.time_base)
   with av.open(str(out), 'w') as film:
     options = {'preset': 'veryfast', 'crf': '20'}
     track = film.add_stream('libx264', rate, options=options)
     track.width, track.height = size
     track.pix_fmt = 'yuv420p'
-    for number in range(round(seconds * rate)):
-      frame = frames[number % len(frames)]
+    for number, frame in enumerate(itertools.chain([first], frames)):
+      if number == round(seconds * rate):
+        break
+      frame = frame.reformat(*size, 'yuv420p')
       frame.pts, frame.time_base = number, 1 / rate
       film.mux(track.encode(frame))
     film.mux(track.encode())
+
+
+def _over_and_over(source: pathlib.Path) -> Iterator[av.VideoFrame]:
+  """Decodes again and again: what is kept counts for the children's memory."""
+  while True:
+    with av.open(str(source)) as container:
+      yield from container.decode(video=0)
 
 
 def _ask(film: pathlib.Path, folder: pathlib.Path) -> str:

@@ -179,12 +179,17 @@ def describe(name: str) -> str:
         'A configuration by name or file; without it, where there is a run,'
         ' its own. --config.section.field=value changes a field.'
       )
-    lines += textwrap.wrap(
-      f'--{flag + " ":19}{said}',
-      79,
-      initial_indent='  ',
-      subsequent_indent=' ' * 23,
-    )
+    elif flags.FLAGS[flag].default:  # not None, False or nothing
+      said = f'{said.rstrip(".")}; {flags.FLAGS[flag].default} if not said.'
+    wrapped = textwrap.wrap(said, 56)
+    if len(flag) < 19:
+      wrapped[0] = f'--{flag:19}{wrapped[0]}'
+    else:
+      wrapped.insert(0, f'--{flag}')
+    lines += [
+      f'  {text}' if text.startswith('--') else ' ' * 23 + text
+      for text in wrapped
+    ]
   return '\n'.join(lines)
 
 

@@ -106,4 +106,14 @@ def test_every_mode_has_a_command_and_every_flag_an_explanation(monkeypatch):
   for name in of_main:
     said = cli.describe(name)
     assert f'usage: stormer-jax {name} ' in said
-    assert all(f'--{flag} ' in said for flag in cli.COMMANDS[name].flags)
+    assert {f'--{flag}' for flag in cli.COMMANDS[name].flags} < set(
+      said.split()
+    )
+
+
+def test_a_flag_says_what_holds_without_it(monkeypatch, capsys):
+  assert run(monkeypatch, 'predict', '--help') == 0
+  said = capsys.readouterr().out
+  assert 'where frames are dense; 0.5 if\n' in said
+  assert '  --beam_pipeline_options\n                       Of ' in said
+  assert max(map(len, said.splitlines())) <= 80

@@ -105,7 +105,9 @@ at('cancel').addEventListener('click', cancel);
 at('again').addEventListener('click', cancel);
 fetch('/api/detector').then((reply) => reply.json()).then((said) => {
   mostBytes = said.most_bytes;
-  at('about').textContent = (said.calibration || '') + '. Files of up to '
+  const about = said.calibration || '';
+  at('about').textContent = about.charAt(0).toUpperCase() + about.slice(1)
+    + (about ? '. ' : '') + 'Files of up to '
     + Math.round(said.most_bytes / 2 ** 20) + ' MiB. The answer is forgotten after '
     + Math.ceil(said.keep_seconds / 60) + ' minutes.';
 }).catch(() => {});

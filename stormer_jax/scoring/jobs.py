@@ -23,6 +23,7 @@ from stormer_jax.scoring import answer, answer_page, video_detector
 
 State = Literal['uploading', 'queued', 'running', 'done', 'failed', 'cancelled']
 _KEPT = 64  # answers, the oldest go first
+_MOST_OF_NAME = 100  # bytes
 _LOOK_SECONDS = 10.0  # from look to look for answers that are too old
 # Reads until the pipe ends, which it does when its writer is gone.
 _JANITOR = (
@@ -243,5 +244,7 @@ class Jobs:
 def safe_name(name: str) -> str:
   """A name of a file as the last part of a path, and nothing else."""
   last = re.split(r'[/\\]', name)[-1]
-  kept = re.sub(r'[^\w .()\[\]-]', '_', last).strip(' .')[-100:]
+  kept = re.sub(r'[^\w .()\[\]-]', '_', last).strip(' .')
+  # In bytes, which file systems count: 255 at most.
+  kept = kept.encode()[-_MOST_OF_NAME:].decode(errors='ignore')
   return kept.lstrip('.') or 'video'

@@ -226,6 +226,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(server):
     ('a\0b\n.mp4', 'a_b_.mp4'),
     ('Café (1).mp4', 'Café (1).mp4'),
     ('x' * 300 + '.mp4', 'x' * 96 + '.mp4'),
+    ('\u5f71' * 200 + '.mp4', '\u5f71' * 32 + '.mp4'),  # three bytes each
   ],
 )
 def test_a_name_cannot_leave_its_folder(name, kept):

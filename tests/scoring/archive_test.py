@@ -8,12 +8,18 @@ import signal
 import uuid
 
 import bright_faces
+import numpy as np
 import pytest
 from random_detector import make_detector
 
 from configs import tiny
 from data_pipeline.engines import in_process, processes
-from stormer_jax.scoring import evaluate, predict, video_detector
+from stormer_jax.scoring import (
+  clip_scorer,
+  evaluate,
+  predict,
+  video_detector,
+)
 
 
 def load(starts: pathlib.Path | None = None) -> video_detector.Detector:
@@ -21,10 +27,22 @@ def load(starts: pathlib.Path | None = None) -> video_detector.Detector:
   if starts:
     (starts / uuid.uuid4().hex).write_text(str(os.getpid()))
   detector = make_detector(tiny.get_config())
-  return video_detector.Detector(
+  ready = video_detector.Detector(
     detector,
     evaluate.EvalConfig(**detector.config.eval),
     backend=bright_faces.BrightFaces(),
+  )
+  ready._scorer = _by_pixels
+  return ready
+
+
+def _by_pixels(frames: np.ndarray) -> clip_scorer.HostOutputs:
+  """A scorer that need not be compiled in every process."""
+  means = frames.astype(float).mean((2, 3, 4)).astype(np.float32)
+  return clip_scorer.HostOutputs(
+    logits=means.mean(1) - 100,
+    soft_label_logits=means / 100,
+    vulnerability_map=np.tile(means[..., None, None], (1, 1, 4, 4)),
   )
 
 
