@@ -562,11 +562,19 @@ def test_damage_to_the_crops_makes_a_table_that_a_stop_does_not_undo(
   assert again.datasets == ['faces:test']
 
 
+def _by_colour(batch) -> np.ndarray:
+  """Logits in place of a detector's, which would be compiled for each set."""
+  return batch['frames'][:, 0, 100, 100, :1] / np.float32(64) - 2
+
+
 def test_fakes_without_reals_stand_beside_those_of_another_set(
   detector, data_root, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(
     detector_lib, 'load_detector', lambda workdir, which: detector
+  )
+  monkeypatch.setattr(
+    clip_scorer, 'crop_scorer', lambda *detector, **how: _by_colour
   )
   fakes = [make_record(name, 8, 1, 'swap') for name in ('f', 'g')]
   record_writer.write_records(data_root, 'new', 'uniform', {'test': fakes})
@@ -589,11 +597,6 @@ def test_fakes_without_reals_stand_beside_those_of_another_set(
     evaluate.evaluate(config, tmp_path, data_root)
   with pytest.raises(ValueError, match='write NAME:OTHER'):
     _options(config, reals=('new',))
-
-
-def _by_colour(batch) -> np.ndarray:
-  """Logits in place of a detector's, which would be compiled for each set."""
-  return batch['frames'][:, 0, 100, 100, :1] / np.float32(64) - 2
 
 
 @pytest.mark.parametrize(
