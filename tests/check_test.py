@@ -47,6 +47,16 @@ def test_an_empty_file_is_not_found(tmp_path):
   assert counted(findings)['test', ''] == (178, 1)
 
 
+def test_a_variant_of_which_nothing_is_there_is_short(tmp_path):
+  plant(tmp_path, 'manipulated_videos/end_to_end/977_M1.mp4')
+  for split in ('train', 'val', 'test'):
+    content = '977_M1.mp4' if split == 'test' else ''
+    plant(tmp_path, f'lists/splits/{split}.txt', content=content)
+  findings = check.check('deeperforensics', tmp_path)
+  assert counted(findings)['', 'reenact_postprocess'] == (1000, 0)
+  assert not findings.complete and not findings.missing
+
+
 def test_what_is_on_no_list_is_extra(tmp_path):
   root = faceforensics_tree(tmp_path)
   plant(root, 'original_sequences/youtube/c23/videos/999.mp4')

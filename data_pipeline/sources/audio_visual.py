@@ -34,7 +34,9 @@ def list_fakeavceleb(tree: tree_lib.Tree) -> list[catalogue.Video]:
       f'{sorted(needed)}'
     )
   videos = []
-  for row in reader:
+  for number, row in enumerate(reader, 2):
+    if not row['path'] or not row['type']:
+      raise ValueError(f'{tree.root / path} line {number}: no path or no type')
     # The column `path` holds the file in one release and the folder in
     # another, where the file's name is in a column without a name.
     name = row['path'].strip().strip('/')
@@ -81,7 +83,13 @@ def list_lavdf(
   videos = []
   for path in dict.fromkeys(lists):
     folder = path.rpartition('/')[0]
-    for entry in source_lib.read_json(tree, path, 'it lists the videos'):
+    entries = source_lib.read_json(tree, path, 'it lists the videos')
+    if not isinstance(entries, list):
+      raise ValueError(
+        f'{tree.root / path}: another JSON than the published one, which is a'
+        ' list of entries'
+      )
+    for entry in entries:
       videos += _entry(tree, folder, path, entry, segments)
   return videos
 
@@ -163,6 +171,8 @@ _LAVDF_TRAPS = (
   'Part of a video is fake: a score of the whole says less than one of the '
   'segments (the source NAME_segments).',
   'Videos whose sound alone is forged count as real, in the group sound-only.',
+  'LAV-DF is said to hold 36,431 real and 99,873 forged videos, AV-Deepfake1M '
+  '286,721 and 860,039, those of forged sound among them.',
 )
 _LAVDF = functools.partial(
   source_lib.Source,
@@ -183,7 +193,8 @@ SOURCES = {
     traps=(
       'A real video with forged sound counts as real here, in the group '
       'sound-only.',
-      'The number of fakes differs between sources (19,500 to 21,044).',
+      'There are 500 real videos; the number of fakes differs between sources '
+      '(19,500 to 21,044).',
       'There is no official split.',
     ),
     list_videos=list_fakeavceleb,

@@ -126,8 +126,10 @@ def _fake(
 ) -> catalogue.Video:
   """A fake idT_idS_M: the scene of T with the face of S."""
   (stem,) = source_lib.stems([path])
-  target, *_, number = stem.split('_')
-  original = source_lib.join(base, 'Celeb-real', f'{target}_{number}.mp4')
+  target, *others = stem.split('_')
+  pair = ''
+  if others:  # else it is a fake of nobody that is known
+    pair = source_lib.join(base, 'Celeb-real', f'{target}_{others[-1]}.mp4')
   return source_lib.video(
     path,
     1,
@@ -135,7 +137,7 @@ def _fake(
     identity=target,
     method=method,
     group=group,
-    pair=tree.find(original) or original,
+    pair=tree.find(pair) or pair,
   )
 
 

@@ -33,7 +33,7 @@ def list_dfdc(tree: tree_lib.Tree) -> list[catalogue.Video]:
 
 def _train_part(tree: tree_lib.Tree, folder: str) -> list[catalogue.Video]:
   path = source_lib.join(folder, 'metadata.json')
-  entries = source_lib.read_json(tree, path, 'it labels a training part')
+  entries = source_lib.read_entries(tree, path, 'it labels a training part')
   videos = []
   for name, entry in sorted(entries.items()):
     label = _label(entry.get('label', ''), tree, path, name)
@@ -92,7 +92,7 @@ def list_dfdcp(tree: tree_lib.Tree) -> list[catalogue.Video]:
   """
   base = source_lib.base_of(tree, 'original_videos', 'DFDC preview')
   path = source_lib.join(base, 'dataset.json')
-  entries = source_lib.read_json(
+  entries = source_lib.read_entries(
     tree, path, 'it comes with the data set and says label and split'
   )
   videos = []

@@ -232,5 +232,6 @@ SOURCES = {
       'Variants but end_to_end are the same fakes, distorted.',
     ),
     list_videos=list_deeperforensics,
+    expected={('', variant): 1000 for variant in VARIANTS},
   ),
 }

@@ -127,7 +127,9 @@ def _told_by_json(tree: tree_lib.Tree) -> dict[str, _Told]:
   for path in tree.below('', ('.json',)):
     content = source_lib.read_json(tree, path, 'it holds the landmarks', _slim)
     entries = content.get('data', []) if isinstance(content, dict) else []
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else ():
+      if not isinstance(entry, dict):
+        continue
       parts = str(entry.get('image_path', '')).replace('\\', '/').split('/')
       if len(parts) >= 3 and str(entry.get('label')) in ('0', '1'):
         name = '/'.join(parts[-3:-1])
@@ -158,6 +160,11 @@ _DF40 = functools.partial(
     'The folder is whichfaceisreal, its list whichisreal.',
     'Known to be missing: the test set of e4s, training videos of uniface, '
     'frames of heygen, reals of CollabDiff; rddm and sd2.1 have empty folders.',
+    'Its README leaves out deepfacelab, hyperreenact and rddm.',
+    'Its four protocols: other types of forgery in the same domain; the same '
+    'types on Celeb-DF; nine unknown sets; one method against all.',
+    'A JSON per set (simswap_ff, FSAll_ff, heygen) in the style of '
+    'DeepfakeBench is read by the source deepfakebench.',
   ),
 )
 SOURCES = {

@@ -113,11 +113,32 @@ def read_json(
     raise ValueError(f'{tree.root / path}: not JSON ({error})') from error
 
 
+def read_entries(tree: tree_lib.Tree, path: str, why: str) -> dict[str, dict]:
+  """Reads a JSON file that says something of each of many names.
+
+  Raises:
+    ValueError: it is not there, damaged or another one.
+  """
+  entries = read_json(tree, path, why)
+  if not isinstance(entries, dict) or not all(
+    isinstance(entry, dict) for entry in entries.values()
+  ):
+    raise ValueError(
+      f'{tree.root / path}: another JSON than the published one, which reads'
+      ' {NAME: {...}, ...}'
+    )
+  return entries
+
+
 def _text(tree: tree_lib.Tree, path: str, why: str) -> str:
   found = tree.find(path)
   if found is None:
     raise ValueError(f'{tree.root / path}: not there; {why}')
-  return pathlib.Path(tree.root, found).read_text(encoding='utf-8-sig')
+  file = pathlib.Path(tree.root, found)
+  try:
+    return file.read_text(encoding='utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{file}: not UTF-8 ({error})') from error
 
 
 def split_counts(splits: Mapping[str, int], methods: Sequence[str]) -> Counts:

@@ -150,6 +150,50 @@ def test_names_that_repeat_across_methods_of_celebdf_plus_stay_apart(tmp_path):
   assert [v.method for v in fakes] == ['SimSwap', 'SadTalker']
 
 
+@pytest.mark.parametrize(
+  'name, root', [('celebdf_v2', ''), ('celebdf_plus', 'FaceSwap/SimSwap/')]
+)
+def test_a_fake_of_another_name_is_a_fake_without_an_original(
+  tmp_path, name, root
+):
+  celebdf_tree(tmp_path)
+  path = f'Celeb-synthesis/{root}odd.mp4'
+  plant(tmp_path, path)
+  videos = published.list_published(name, tmp_path, 'd')
+  odd = next(video for video in videos if video.path == path)
+  assert (odd.label, odd.split, odd.pair) == (1, 'train', '')
+
+
+@pytest.mark.parametrize(
+  'name, path, content, says',
+  [
+    ('dfdc', 'dfdc_train_part_0/metadata.json', '[{"file": 1}]', 'another'),
+    ('dfdc', 'dfdc_train_part_0/metadata.json', '{"a.mp4": "REAL"}', 'another'),
+    ('dfdcp', 'dataset.json', '["a.mp4"]', 'another'),
+    ('lavdf', 'metadata.json', '{"a.mp4": {}}', 'another'),
+    (
+      'fakeavceleb',
+      'meta_data.csv',
+      'source,method,type,path\nid1\n',
+      'line 2',
+    ),
+  ],
+)
+def test_a_list_of_another_form_is_named(tmp_path, name, path, content, says):
+  plant(tmp_path, 'original_videos/a.mp4', 'RealVideo-RealAudio/a.mp4')
+  plant(tmp_path, path, content=content)
+  with pytest.raises(ValueError, match=says) as error:
+    listed(name, tmp_path)
+  assert path in str(error.value)
+
+
+def test_a_list_that_is_no_utf8_is_named(tmp_path):
+  celebdf_tree(tmp_path)
+  (tmp_path / 'List_of_testing_videos.txt').write_bytes(b'1 caf\xe9.mp4')
+  with pytest.raises(ValueError, match=r'testing_videos.txt: not UTF-8'):
+    listed('celebdf_v2', tmp_path)
+
+
 @pytest.mark.parametrize('folder', ['test', 'test/videos'])
 def test_dfdc_is_found_in_either_place(tmp_path, folder):
   plant(tmp_path, f'{folder}/a.mp4', f'{folder}/b.mp4')
@@ -327,6 +371,8 @@ def test_labels_of_the_originals_crops_come_from_its_json(tmp_path):
   ]
   entries[0]['orig_lms'] = [[1, 2]] * 81
   plant(tmp_path, 'test.json', content=json.dumps({'data': entries}))
+  plant(tmp_path, 'a.json', content='{"data": 1}')  # of something else
+  plant(tmp_path, 'b.json', content='{"data": ["c"]}')
   found = listed('fakestormer', tmp_path)
   assert [found[k][0] for k in sorted(found)] == [0, 1, 0]
   videos = published.list_published('fakestormer', tmp_path, 'd')
