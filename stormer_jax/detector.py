@@ -16,13 +16,20 @@ from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from stormer_jax import kinds, steps
+from stormer_jax import kinds, model, steps
 from stormer_jax.runs import checkpoint
 from stormer_jax.weights import kept_weights, pretrained, weight_file
 
 Tree = Any
 # Of a run, beside config.json: what found the faces that it learned from.
 FACES_FILE = 'faces.json'
+# Fields of a model that change no more than how what it computes is rounded.
+_HOW_COMPUTED = ('dtype', 'attention')
+# Fields that scoring does not read.
+_OF_TRAINING = (
+  *('drop_path', 'head_dropout', 'remat', 'batch_norm_groups'),
+  'stem_statistics',
+)
 # The detector that ships with the package: what `save_kept` writes, with its
 # calibration.json and card.md.
 SHIPPED = pathlib.Path(__file__).parent / 'weights' / 'small'
@@ -49,17 +56,28 @@ class Detector:
   source: str
 
 
-def load_detector(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
+def load_detector(
+  workdir: pathlib.Path,
+  which: str | int = 'best',
+  asked: config_dict.ConfigDict | None = None,
+) -> Detector:
   """Reads a detector, or a baseline: `load_model` of what can score clips.
+
+  Args:
+    workdir: As in `load_model`.
+    which: Likewise.
+    asked: A configuration whose `model.dtype` and `model.attention` take the
+      place of the run's; None: it computes as it was trained.
 
   Raises:
     FileNotFoundError: If there is no run or no such checkpoint.
-    ValueError: If the checkpoint does not fit the configuration, or the model
-      tells no real from fake.
+    ValueError: If the checkpoint does not fit the configuration, the model
+      tells no real from fake, or another model is asked for.
   """
   config = load_config(pathlib.Path(workdir))
   kinds.check_scores(config.model.get('kind', kinds.DETECTOR), str(workdir))
-  return load_model(workdir, which)
+  run = load_model(workdir, which)
+  return run if asked is None else _computing_as(run, asked, workdir)
 
 
 def load_model(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
@@ -93,6 +111,32 @@ def load_model(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
     step=step,
     source=str(workdir / 'checkpoints' / str(step)),
   )
+
+
+def _computing_as(
+  run: Detector, asked: config_dict.ConfigDict, workdir: pathlib.Path
+) -> Detector:
+  """The same weights, computed with in another type or by other kernels."""
+  trained = dataclasses.asdict(model.StormerConfig(**run.config.model))
+  wanted = dataclasses.asdict(model.StormerConfig(**asked.model))
+  differing = [
+    name
+    for name in trained
+    if trained[name] != wanted[name] and name not in _OF_TRAINING
+  ]
+  for name in differing:
+    if name not in _HOW_COMPUTED:
+      raise ValueError(
+        f'{workdir}: trained with model.{name}={trained[name]}, and'
+        f' {wanted[name]} is asked for; of a trained model'
+        f' {" and ".join(_HOW_COMPUTED)} alone can be changed'
+      )
+  if not differing:
+    return run
+  config = run.config.copy_and_resolve_references().unlock()
+  config.model.update({name: wanted[name] for name in differing})
+  graphdef, _ = steps.make_model(config)
+  return dataclasses.replace(run, config=config.lock(), graphdef=graphdef)
 
 
 def is_shipped() -> bool:

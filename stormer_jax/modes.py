@@ -116,7 +116,9 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
     card = folder / 'card.md'
     print(
       export.export(
-        detector.load_detector(folder, args.config.eval.checkpoint),
+        detector.load_detector(
+          folder, args.config.eval.checkpoint, args.config
+        ),
         args.destination,
         margin=args.config.eval.margin,
         known=card.read_text(encoding='utf-8') if card.is_file() else '',
@@ -186,6 +188,7 @@ def _loader(
     video_detector.Detector.load,
     args.workdir,
     options=evaluate.EvalConfig(**args.config.eval),
+    config=args.config,
     backend=args.backend,
     face_models=args.face_model or [],
   )

@@ -3,9 +3,12 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_detector
 
+from configs import tiny
 from stormer_jax import detector, steps
 from stormer_jax.runs import checkpoint
 
@@ -72,3 +75,31 @@ def test_averaged_weights_are_read_where_a_run_kept_them(workdir, tiny_config):
     assert read.stats['map_head']['norm1']['mean'].max() == 1
   weights = detector.read_weights(workdir, abstract)
   assert weights['params']['class_token'].max() == 2
+
+
+def test_a_trained_model_computes_in_the_type_that_is_asked_for(tmp_path):
+  made = random_detector.make_detector(tiny.get_config())
+  weights = {'params': made.params, 'stats': made.stats}
+  folder = tmp_path / 'run'
+  detector.save_kept(folder, made.config, weights)
+  asked = tiny.get_config()
+  asked.model.dtype = 'bfloat16'
+  asked.model.drop_path = 0.0  # of training
+  half = detector.load_detector(folder, asked=asked)
+  assert half.config.model.dtype == 'bfloat16'
+  whole = detector.load_detector(folder, asked=tiny.get_config())
+  size, time = made.config.model.image_size, made.config.model.num_frames
+  rng = np.random.default_rng(0)
+  clip = jnp.asarray(rng.normal(size=(2, time, size, size, 3)), jnp.float32)
+  logits = [
+    steps.score_clips(run.graphdef, run.params, run.stats, clip, alone=False)[
+      'logits'
+    ]
+    for run in (whole, half)
+  ]
+  assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1
+  asked.model.map_layout = 'scrambled'
+  with pytest.raises(
+    ValueError, match=r'map_layout=thw, and scrambled is asked .* dtype and att'
+  ):
+    detector.load_detector(folder, asked=asked)

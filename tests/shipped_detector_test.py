@@ -49,6 +49,15 @@ def test_weights_configuration_calibration_and_card_are_of_one_detector(
     assert '"/' not in (folder / file).read_text(), file
 
 
+def test_its_calibration_is_not_taken_for_logits_in_bfloat16(shipped):
+  config = detector.load_config(detector.shipped_folder()).unlock()
+  config.model.dtype = 'bfloat16'
+  half = stormer_jax.Detector.load(config=config)
+  assert half.calibration is None
+  assert half.provenance['weights'].endswith('-bfloat16')
+  assert shipped.provenance['weights'] in half.provenance['weights']
+
+
 def test_one_can_go_on_from_it_with_videos_of_ones_own(shipped):
   config = small.get_config()
   config.init_from = 'small'

@@ -173,7 +173,7 @@ def evaluate(
     for dataset, split, _ in names
   ]
   detector = detector_lib.load_detector(
-    pathlib.Path(workdir), options.checkpoint
+    pathlib.Path(workdir), options.checkpoint, config
   )
   found_by = detector_lib.load_face_backend(pathlib.Path(workdir))
   for (dataset, split, _), records in zip(names, splits, strict=True):

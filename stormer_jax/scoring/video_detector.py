@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 import jax
+from ml_collections import config_dict
 import numpy as np
 
 from data_pipeline import prepared_video
@@ -131,6 +132,7 @@ class Detector:
     path: str | os.PathLike[str] | None = None,
     *,
     options: evaluate.EvalConfig | None = None,
+    config: config_dict.ConfigDict | None = None,
     backend: backend_lib.FaceBackend | str | None = None,
     face_models: Sequence[str | os.PathLike[str]] = (),
   ) -> 'Detector':
@@ -140,6 +142,8 @@ class Detector:
       path: A run, or a folder that `detector.save_kept` wrote; None: the
         detector that ships with the package.
       options: How to score; None: `eval` of the detector's configuration.
+      config: One whose `model.dtype` and `model.attention` are computed with in
+        place of the detector's.
       backend: Finds faces, or the name of one (`faces.backends`); None: what
         found those of the run's records, or the embedded one where nobody
         wrote it down.
@@ -147,8 +151,8 @@ class Detector:
 
     Raises:
       FileNotFoundError: No run there; or none is shipped.
-      ValueError: It is damaged, or learned from faces that another backend
-        had found.
+      ValueError: It is damaged, learned from faces that another backend had
+        found, or `config` is of another model.
     """
     folder = (
       detector_lib.shipped_folder() if path is None else pathlib.Path(path)
@@ -166,10 +170,9 @@ class Detector:
         ' cut them out otherwise, and the scores would mean nothing'
       )
     if options is None:
-      config = detector_lib.load_config(folder)
-      evaluate.complete(config)
-      options = evaluate.EvalConfig(**config.eval)
-    loaded = detector_lib.load_detector(folder, options.checkpoint)
+      own = evaluate.complete(detector_lib.load_config(folder))
+      options = evaluate.EvalConfig(**own.eval)
+    loaded = detector_lib.load_detector(folder, options.checkpoint, config)
     weights = clip_scorer.weights_digest(loaded)
     card = folder / 'card.md'
     return cls(

@@ -465,7 +465,7 @@ def test_evaluate_writes_a_report_per_data_set(
   detector, data_root, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr(
-    detector_lib, 'load_detector', lambda workdir, which: detector
+    detector_lib, 'load_detector', lambda workdir, which, asked: detector
   )
   config = detector.config
   config.eval.datasets = ('faces:test:5',)
@@ -501,7 +501,7 @@ def test_damage_to_the_crops_makes_a_table_that_a_stop_does_not_undo(
   detector, data_root, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr(
-    detector_lib, 'load_detector', lambda workdir, which: detector
+    detector_lib, 'load_detector', lambda workdir, which, asked: detector
   )
   config = detector.config
   config.eval.datasets = ('faces:test',)
@@ -571,7 +571,7 @@ def test_fakes_without_reals_stand_beside_those_of_another_set(
   detector, data_root, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(
-    detector_lib, 'load_detector', lambda workdir, which: detector
+    detector_lib, 'load_detector', lambda workdir, which, asked: detector
   )
   monkeypatch.setattr(
     clip_scorer, 'crop_scorer', lambda *detector, **how: _by_colour
@@ -632,7 +632,7 @@ def test_a_table_of_the_field_has_a_row_a_method_and_names_the_worst(
       videos += [make_record(f'real{i}', 8) for i in range(3)]
     record_writer.write_records(tmp_path, name, 'uniform', {'test': videos})
   monkeypatch.setattr(
-    detector_lib, 'load_detector', lambda workdir, which: detector
+    detector_lib, 'load_detector', lambda workdir, which, asked: detector
   )
   monkeypatch.setattr(
     clip_scorer, 'crop_scorer', lambda *detector, **how: _by_colour
