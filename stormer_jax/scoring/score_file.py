@@ -404,6 +404,11 @@ def _places(
     if found:
       places[name] = found if name == 'score' else found[:1]
   missing = [n for n in ('video', 'label', 'score') if n not in places]
+  if missing and len(header) == 1 and (marks := set(header[0]) & set(';\t|')):
+    raise ValueError(
+      f'{path}: its columns are separated by {marks.pop()!r}; a comma is'
+      ' expected'
+    )
   if missing:
     raise ValueError(
       f'{path}: no column {missing[0]!r}; there are {", ".join(header)}. Name'

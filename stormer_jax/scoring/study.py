@@ -244,9 +244,10 @@ def _overview(study: Study) -> tables.Table:
       ' mean: of the data sets. pooled: all videos ranked together, as one'
       ' threshold for a mixture of sources asks.'
     )
-  return tables.Table(
-    'AUC', ('data set', *study.systems, 'paper'), tuple(rows), note
-  )
+  header = ('data set', *study.systems, 'paper')
+  if not any(published for *_, published in rows):
+    header, rows = header[:-1], [row[:-1] for row in rows]
+  return tables.Table('AUC', header, tuple(rows), note)
 
 
 def _published(study: Study, dataset: str) -> str:

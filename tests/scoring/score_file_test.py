@@ -94,6 +94,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     ('video,label,score\n', 'no video in this file'),
     ('', 'no video in this file'),
     ('video,label,score\n"a,0,0.5\n', 'mine.csv'),
+    ('video;label;score\na;0;0.5\n', "separated by ';'; a comma is expected"),
   ],
 )
 def test_a_bad_file_is_named(tmp_path, text, message):

@@ -197,6 +197,7 @@ def test_the_command_reports_without_weights_and_media(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert 'mine' in done.stdout and 'report.html' in done.stdout
+  assert 'paper' not in done.stdout  # which has no figure of this set
   assert (tmp_path / 'out/report.html').exists()
   path.write_text('video,label,score\na,maybe,0.5\n')
   done = subprocess.run(
