@@ -136,6 +136,7 @@ def test_two_forged_seconds_of_sixty_are_named_to_within_one(shipped, tmp_path):
     )
     said = shipped.predict(forged)
     (segment,) = said.segments
+    print(f'\n{start} to {start + 2} s: {segment.start:.2f}, {segment.end:.2f}')
     assert abs(segment.start - start) <= 1
     assert abs(segment.end - start - 2) <= 1
     assert said.answer == 'uncertain'  # as a whole it is likely real
