@@ -189,6 +189,7 @@ def test_an_unfinished_run_is_named_and_left_out(two_entries, write, tmp_path):
   row = row_of(measures_of(tmp_path)['validation'], 'base')
   assert row.seeds == (0, 1, 2)
   assert row.note == 'seed 3 stopped at step 1'
+  assert '| 95 % interval | note |' in comparison.report([f'{tmp_path}/*'])
 
 
 def test_nothing_finished_is_said(write, tmp_path):
@@ -257,6 +258,7 @@ def test_page_table_and_plots_are_written(two_entries, tmp_path):
   out = tmp_path / 'out'
   text = comparison.report([f'{tmp_path}/*'], out=out)
   assert (out / 'comparison.md').read_text().startswith(text)
+  assert '| note |' not in text and '|  |\n' in text  # the base's difference
   with (out / 'comparison.csv').open() as file:
     lines = list(csv.DictReader(file))
   assert [(x['measure'].partition(':')[0], x['run']) for x in lines] == [

@@ -114,8 +114,10 @@ def _markdown(measure: Measure) -> str:
     'run',
     *(fields if few else ['differs from base']),
     *('seeds', 'mean %', 'sd', '95 % interval'),
-    *(f'minus {measure.base}', '95 % interval', ''),
+    *(f'minus {measure.base}', '95 % interval'),
   ]
+  noted = any(row.note for row in measure.rows)
+  header += ['note'] * noted
   lines = [f'### {measure.name}', '']
   if measure.num_videos:
     lines += [
@@ -152,7 +154,7 @@ def _markdown(measure: Measure) -> str:
           _interval(row.interval),
           _percent(row.difference, '+'),
           _interval(row.difference_interval, '+'),
-          row.note,
+          *([row.note] * noted),
         ]
       )
     )
