@@ -94,7 +94,10 @@ def fill(
 
 
 def answer_one(
-  detector: video_detector.Detector, video: str, look: video_detector.Look
+  detector: video_detector.Detector,
+  video: str,
+  look: video_detector.Look,
+  watch: Callable[[float], None] = lambda share: None,
 ) -> answer.Answer:
   """Answers for one video of many: what would end a single one is a row."""
   if not file_names.is_text(video):
@@ -102,7 +105,7 @@ def answer_one(
       row_name(video), 'its name is not UTF-8; rename the file'
     )
   try:
-    return detector.predict(video, look)
+    return detector.predict(video, look, watch)
   except FileNotFoundError:
     return detector.refuse(video, 'no such video file')
 

@@ -23,6 +23,7 @@ from stormer_jax.scoring import (
   answer_page,
   answer_table,
   archive,
+  reading_ahead,
   video_detector,
   video_list,
 )
@@ -148,10 +149,13 @@ def _answer_many(
   of_many: bool,
   elsewhere: Elsewhere | None,
 ) -> list[str]:
+
+  def answer_one(video: str, watch: reading_ahead.Watch) -> answer.Answer:
+    return archive.answer_one(detector, video, look, watch)
+
   failures = []
   if out is None:
-    for video in videos:
-      said = archive.answer_one(detector, video, look)
+    for said in reading_ahead.answer_in_order(answer_one, videos):
       outputs.render(said, detector.card, of_many=of_many)
       print(answer_table.json_line(said), end='', flush=True)
       failures += _failures([said])
@@ -168,12 +172,17 @@ def _answer_many(
         made,
       )
       archive.fill(table, elsewhere.engine, work, videos, detector.refuse)
-    for number, video in enumerate(videos, start=1):
-      if archive.row_name(video) not in table.finished:
-        said = archive.answer_one(detector, video, look)
-        outputs.render(said, detector.card, of_many=of_many)
-        table.add(said)
-        print(f'{number}/{len(videos)} {_line(said)}', flush=True)
+    todo = [
+      video
+      for video in dict.fromkeys(videos)
+      if archive.row_name(video) not in table.finished
+    ]
+    number = len(videos) - len(todo)
+    for said in reading_ahead.answer_in_order(answer_one, todo):
+      outputs.render(said, detector.card, of_many=of_many)
+      table.add(said)
+      number += 1
+      print(f'{number}/{len(videos)} {_line(said)}', flush=True)
     statuses = {
       name: table.finished[name] for name in map(archive.row_name, videos)
     }

@@ -36,10 +36,10 @@ def load(starts: pathlib.Path | None = None) -> video_detector.Detector:
   return ready
 
 
-def _by_pixels(frames: np.ndarray) -> clip_scorer.HostOutputs:
+def _by_pixels(frames: np.ndarray) -> clip_scorer.ClipOutputs:
   """A scorer that need not be compiled in every process."""
   means = frames.astype(float).mean((2, 3, 4)).astype(np.float32)
-  return clip_scorer.HostOutputs(
+  return clip_scorer.ClipOutputs(
     logits=means.mean(1) - 100,
     soft_label_logits=means / 100,
     vulnerability_map=np.tile(means[..., None, None], (1, 1, 4, 4)),

@@ -70,7 +70,7 @@ def test_a_stopped_table_is_gone_on_with(
   monkeypatch.setattr(
     ready,
     'predict',
-    lambda video, look: asked.append(video) or answers(video, look),
+    lambda video, *how: asked.append(video) or answers(video, *how),
   )
   again = predict.predict(ready, [str(folder)], predict.Outputs(part))
   assert part.read_bytes() == content and again == first

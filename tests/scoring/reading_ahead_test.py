@@ -1,0 +1,44 @@
+"""Many videos: answers in order, and the host ahead of the device."""
+
+import threading
+import time
+
+import pytest
+
+from stormer_jax.scoring import reading_ahead
+
+
+def test_answers_come_in_order_whichever_is_ready_first():
+  later = threading.Event()
+
+  def work(video, watch):
+    if video == 'a':
+      assert later.wait(20)  # the next one is done before this one
+    later.set()
+    return video.upper()
+
+  assert [*reading_ahead.answer_in_order(work, 'abcd')] == [*'ABCD']
+
+
+def test_what_ends_the_work_ends_it_in_its_turn():
+  def work(video, watch):
+    if video == 'b':
+      raise ValueError('the weights are damaged')
+    return video
+
+  got = reading_ahead.answer_in_order(work, 'abcd')
+  assert next(got) == 'a'
+  with pytest.raises(ValueError, match='damaged'):
+    next(got)
+
+
+def test_who_stops_does_not_wait_for_the_end_of_a_film():
+  def work(video, watch):
+    while video != 'a':
+      watch(0.0)
+      time.sleep(0.001)
+    return video
+
+  got = reading_ahead.answer_in_order(work, 'abcd')
+  assert next(got) == 'a'
+  got.close()  # waits for the threads: without an end it would hang
