@@ -202,8 +202,8 @@ def write_section(args: argparse.Namespace) -> None:
   )
   results = train(jax_vs_pytorch.get_config(), plan, args.packages, args.out)
   text = args.page.read_text() if args.page.exists() else ''
-  page = text.partition(twin_results.HEADING)[0]
-  page += twin_results.section(results)
+  before = text.partition(twin_results.HEADING)[0].rstrip()
+  page = f'{before}\n\n{twin_results.section(results)}'.lstrip()
   args.page.write_text(page)
   for name, plot in twin_results.draw(results).items():
     args.page.with_name(name).write_text(plot)

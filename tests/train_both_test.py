@@ -112,12 +112,12 @@ def test_the_difference_is_that_of_the_aucs(folder):
 
 def test_the_page_gets_its_last_section_again(folder, tmp_path, monkeypatch):
   page = tmp_path / 'page.md'
-  page.write_text(f'# Before\n\n{twin_results.HEADING}\n\nold\n')
+  page.write_text(f'# Before\n{twin_results.HEADING}\n\nold\n')
   finished = train_both.train(small_config(), PLAN, folder, folder)
   monkeypatch.setattr(train_both, 'train', lambda *_: finished)
   assert train_both.main([f'--page={page}']) == 0
   text = page.read_text()
-  assert text.startswith('# Before\n') and 'old' not in text
+  assert text.startswith('# Before\n\n##') and 'old' not in text
   assert text.count(twin_results.HEADING) == 1
   assert '| seed 3 |' in text and '| mean |' in text
   assert 'by the code of commit abc1234' in ' '.join(text.split())
