@@ -58,9 +58,12 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
       if ours_flat.get(name) != theirs_flat.get(name) and not is_free(name)
     ]
     if differing:
+      fix = 'set these fields as they were'
+      if any('absent' in field for field in differing):
+        fix = 'go on with the version of this program that began the run'
       raise ValueError(
         f'{path}: written by another configuration ({"; ".join(differing)});'
-        ' choose another --workdir, or set these fields as they were'
+        f' choose another --workdir, or {fix}'
       )
   elif jax.process_index() == 0:
     if workdir.exists() and not workdir.is_dir():

@@ -19,6 +19,18 @@ def test_a_workdir_belongs_to_one_configuration(tiny_config, tmp_path):
   assert 'model.width: 24 there, 32 here' in str(error.value)
 
 
+def test_a_field_that_a_run_did_not_know_is_of_another_version(
+  tiny_config, tmp_path
+):
+  workdir_lib.claim(tiny_config, tmp_path)
+  newer = tiny_config.copy_and_resolve_references().unlock()
+  newer.model.new_field = 1
+  with pytest.raises(
+    ValueError, match=r'new_field: absent there, 1 here.*version of this prog'
+  ):
+    workdir_lib.claim(newer, tmp_path)
+
+
 def test_how_a_run_is_carried_out_may_change(tiny_config, tmp_path):
   workdir_lib.claim(tiny_config, tmp_path)
   tiny_config.train.mesh_fsdp = 2
