@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from stormer_jax.scoring import bootstrap, delong, metrics
 
@@ -32,6 +33,9 @@ def test_variance_is_that_of_the_structural_components(levels):
   assert result.first == pytest.approx(metrics.auc(labels, scores[0]))
   assert result.second == pytest.approx(metrics.auc(labels, scores[1]))
   assert result.difference == pytest.approx(result.first - result.second)
+  normal = stats.norm(result.difference, want)
+  assert result.p_value == pytest.approx(2 * min(normal.cdf(0), normal.sf(0)))
+  assert (result.low, result.high) == pytest.approx(normal.interval(0.95))
 
 
 def test_it_agrees_with_the_paired_bootstrap():
