@@ -8,6 +8,7 @@ two baselines and masked auto-encoding.
 """
 
 import dataclasses
+from typing import Any
 
 from einops import rearrange, repeat
 from flax import nnx
@@ -66,8 +67,12 @@ class ImageVit(nnx.Module):
       patches = self.norm_pre(patches)
     return rearrange(patches, 'f n d -> n f d')
 
-  def class_tokens(self, num: int) -> Float[Array, 'num d']:
-    """The class token at its place, for so many frames or clips."""
+  def class_tokens(self, num: Any) -> Float[Array, 'num d']:
+    """The class token at its place, for so many frames or clips.
+
+    Args:
+      num: An int; in an export a symbol.
+    """
     position = jnp.asarray(self.position_embed, self.config.dtype)
     token = jnp.asarray(self.class_token, self.config.dtype) + position[:, :1]
     if self.config.pre_norm:

@@ -61,7 +61,7 @@ class FrameCnn(nnx.Module):
     model.check_clip(clip.shape, self.config)
     frames = rearrange(clip, 'b t h w c -> (b t) h w c')
     logits = self.score_features(self.stem.still_part(frames))
-    logits = rearrange(logits, '(b t) -> b t', b=len(clip))
+    logits = rearrange(logits, '(b t) -> b t', b=clip.shape[0])
     return outputs.of_frames(logits, self.config)
 
   def score_features(self, features: Array) -> Float[Array, ' b']:

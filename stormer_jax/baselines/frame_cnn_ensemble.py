@@ -57,7 +57,7 @@ class FrameCnnEnsemble(nnx.Module):
     # One program for all members: compiled once, and one's arrays at a time.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     logits = jax.lax.map(score, stacked).mean(axis=0)
-    logits = rearrange(logits, '(b t) -> b t', b=len(clip))
+    logits = rearrange(logits, '(b t) -> b t', b=clip.shape[0])
     return outputs.of_frames(logits, self.config)
 
   @staticmethod

@@ -40,7 +40,7 @@ class FrameVit(vit.ImageVit):
     patches = self.embed(rearrange(clip, 'b t h w c -> (b t) h w c'))
     class_tokens = self.encode(patches, self.drop_key(rngs))[0]
     logits = rearrange(
-      self.class_head(class_tokens), '(b t) 1 -> b t', b=len(clip)
+      self.class_head(class_tokens), '(b t) 1 -> b t', b=clip.shape[0]
     )
     return outputs.of_frames(logits, self.config)
 

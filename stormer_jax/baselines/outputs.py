@@ -19,7 +19,7 @@ def of_frames(
   return model.Outputs(
     logits=logits.mean(axis=1),
     soft_label_logits=logits,
-    vulnerability_map=_empty_map(len(logits), config),
+    vulnerability_map=_empty_map(logits, config),
   )
 
 
@@ -30,12 +30,12 @@ def of_clips(
   return model.Outputs(
     logits=logits,
     soft_label_logits=repeat(logits, 'b -> b t', t=config.num_frames),
-    vulnerability_map=_empty_map(len(logits), config),
+    vulnerability_map=_empty_map(logits, config),
   )
 
 
 def _empty_map(
-  num_clips: int, config: model.StormerConfig
+  logits: Float[Array, 'b ...'], config: model.StormerConfig
 ) -> Float[Array, 'b t gh gw']:
   grid = config.grid_size
-  return jnp.zeros((num_clips, config.num_frames, grid, grid))
+  return jnp.zeros((logits.shape[0], config.num_frames, grid, grid))

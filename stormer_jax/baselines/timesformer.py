@@ -42,13 +42,13 @@ class TimeSformer(vit.ImageVit):
     config = self.config
     model.check_clip(clip.shape, config)
     patches = self.embed(rearrange(clip, 'b t h w c -> (b t) h w c'))
-    patches = rearrange(patches, 'n (b t) d -> t n b d', b=len(clip))
+    patches = rearrange(patches, 'n (b t) d -> t n b d', b=clip.shape[0])
     time = jnp.asarray(self.time_embed, config.dtype)
     patches = patches + rearrange(time, '1 t d -> t 1 1 d')
     class_token, _ = model.run_blocks(
       self.blocks,
       _run_block,
-      (self.class_tokens(len(clip)), patches),
+      (self.class_tokens(clip.shape[0]), patches),
       config,
       self.drop_key(rngs),
     )

@@ -13,7 +13,8 @@ import pytest
 from random_detector import make_detector
 import safetensors.numpy
 
-from configs import tiny
+from configs import baselines, tiny
+from stormer_jax import detector as detector_lib
 from stormer_jax.scoring import clip_scorer, export, exported
 
 
@@ -48,6 +49,38 @@ def test_any_number_of_clips_scores_as_in_the_project(detector, folder, crops):
     theirs = loaded(crops[:count])
     for name, value in ours._asdict().items():
       np.testing.assert_allclose(theirs[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_detector_that_ships_scores_alike_when_exported(crops, tmp_path):
+  shipped = detector_lib.load_detector(detector_lib.shipped_folder())
+  folder = export.export(
+    shipped, tmp_path / 'out', margin=15, platforms=['cpu']
+  )
+  ours = clip_scorer.make_frame_scorer(shipped, margin=15, flip=False)
+  frames = crops[:, : shipped.config.model.num_frames]
+  np.testing.assert_allclose(
+    exported.load(folder)(frames)['logits'],
+    ours(frames).logits,
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('kind', baselines.KINDS)
+def test_a_baseline_can_be_exported_for_any_number_of_clips(kind, tmp_path):
+  config = baselines.get_config(kind)
+  config.model.update(
+    width=24, depth=1, num_heads=2, image_size=32, num_frames=2
+  )
+  folder = export.export(
+    make_detector(config), tmp_path / 'out', margin=15, platforms=['cpu']
+  )
+  function = jax.export.deserialize(
+    bytearray((folder / exported.FUNCTION_FILE).read_bytes())
+  )
+  assert str(function.in_avals[-1].shape[0]) == 'b'
+  assert str(function.out_avals[0].shape[0]) == 'b'
 
 
 def test_the_function_is_there_for_every_platform(folder):
