@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import face_videos
 import pytest
@@ -68,6 +69,11 @@ def test_records_are_those_of_worker_processes_byte_for_byte(tmp_path):
   assert len(written(tmp_path / 'one')) == 12
 
 
+def answers(port: int) -> bool:
+  with socket.socket() as client:
+    return client.connect_ex(('localhost', port)) == 0
+
+
 @contextlib.contextmanager
 def serving(module: str, flag: str, cwd: pathlib.Path):
   """A server of Beam's as a process of its own; its address."""
@@ -89,6 +95,9 @@ def serving(module: str, flag: str, cwd: pathlib.Path):
       stderr=log,
     )
     try:
+      while not answers(port):  # Beam does not ask a pool again
+        assert process.poll() is None, (cwd / f'{port}.log').read_text()
+        time.sleep(0.1)
       yield f'localhost:{port}'
     finally:
       process.terminate()
