@@ -14,6 +14,7 @@ import importlib.util
 import io
 import pathlib
 import pickle
+import re
 from typing import Any
 import uuid
 
@@ -87,15 +88,14 @@ class Beam:
             | 'Work' >> beam.ParDo(_Do(work))
           )
       except RuntimeError as error:  # of the work, or of the runner
-        last = str(error).strip().splitlines()[-1:]
         raise ChildProcessError(
-          f'the pipeline failed: {"".join(last)}'
+          f'the pipeline failed: {_last_words(error)}'
         ) from error
       except (grpc.FutureTimeoutError, grpc.RpcError) as error:
-        said = (str(error) or 'nobody answered').splitlines()[0]
         raise ChildProcessError(
           f'the job service of {", ".join(self.options)} did not take the'
-          f' pipeline ({said}); does it run, and is this its address?'
+          f' pipeline ({_last_words(error) or "nobody answered"}); does it run,'
+          ' and is this its address?'
         ) from error
     for _ in tasks:
       tick()
@@ -116,6 +116,12 @@ class Beam:
       yield path
     finally:
       path.unlink(missing_ok=True)
+
+
+def _last_words(error: Exception) -> str:
+  """The last line of an error that is more than a bracket, as grpc's end."""
+  lines = [line.strip() for line in str(error).splitlines()]
+  return next((ln for ln in reversed(lines) if re.search(r'\w', ln)), '')
 
 
 def _lines(path: str) -> Iterator[str]:

@@ -135,6 +135,15 @@ def test_an_address_where_nobody_answers_is_one_line(tmp_path):
   assert '\n' not in str(error.value)
 
 
+def test_what_is_said_of_a_failed_pipeline_are_words(tmp_path, monkeypatch):
+  def fail(**_):
+    raise RuntimeError('RPC:\n\tdetails = "Connection refused"\n>')
+
+  monkeypatch.setattr(beam.beam, 'Pipeline', fail)
+  with pytest.raises(ChildProcessError, match='Connection refused'):
+    beam.Beam(HERE, tmp_path).run(small_work.SmallWork(tmp_path), ['a'])
+
+
 @pytest.mark.parametrize(
   'options, message',
   [
