@@ -67,9 +67,15 @@ def test_the_detector_that_ships_scores_alike_when_exported(crops, tmp_path):
   )
 
 
-@pytest.mark.parametrize('kind', baselines.KINDS)
-def test_a_baseline_can_be_exported_for_any_number_of_clips(kind, tmp_path):
+@pytest.mark.parametrize(
+  ('kind', 'members'),
+  [*((kind, 1) for kind in baselines.KINDS), ('frame_cnn', 2)],
+)
+def test_a_baseline_can_be_exported_for_any_number_of_clips(
+  kind, members, tmp_path
+):
   config = baselines.get_config(kind)
+  config.model.members = members
   config.model.update(
     width=24, depth=1, num_heads=2, image_size=32, num_frames=2
   )
