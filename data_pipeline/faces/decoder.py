@@ -11,6 +11,7 @@ import dataclasses
 import fractions
 import math
 import struct
+import threading
 from typing import Any, cast
 
 import av
@@ -159,17 +160,50 @@ def _with_flush(packets: Iterator[av.Packet]) -> Iterator[av.Packet | None]:
 
 @contextlib.contextmanager
 def _decoder_messages() -> Iterator[list[str]]:
-  """Gathers what libavcodec says; leaves PyAV silent, as it is by default."""
+  """Gathers what libavcodec says in this thread; others may do the same."""
   messages: list[str] = []
-  av_logging.set_level(av_logging.INFO)
-  av_logging.set_skip_repeated(False)
-  try:
-    with av_logging.Capture() as logs:
+  with _PYAV.speaking(), av_logging.Capture() as logs:
+    try:
       yield messages
-  finally:
-    av_logging.set_skip_repeated(True)
-    av_logging.set_level(None)
-    messages += [text for _, _, text in logs]
+    finally:
+      messages += [text for _, _, text in logs]
+
+
+class _PyavLog:
+  """Lets PyAV speak while anybody listens; it is silent by default.
+
+  Level and filter are the process's, not a thread's: the first listener sets
+  them, the last one sets them back.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._num_listeners = 0
+    # Takes what threads say meanwhile that do not listen: it would be printed.
+    self._unheard = contextlib.ExitStack()
+
+  @contextlib.contextmanager
+  def speaking(self) -> Iterator[None]:
+    """Has PyAV hand out what libavcodec says, repeated or not."""
+    with self._lock:
+      self._num_listeners += 1
+      if self._num_listeners == 1:
+        unheard: Any = av_logging.Capture(local=False)
+        self._unheard.enter_context(unheard)
+        av_logging.set_skip_repeated(False)
+        av_logging.set_level(av_logging.INFO)
+    try:
+      yield
+    finally:
+      with self._lock:
+        self._num_listeners -= 1
+        if not self._num_listeners:
+          av_logging.set_level(None)
+          av_logging.set_skip_repeated(True)
+          self._unheard.close()
+
+
+_PYAV = _PyavLog()  # one, as PyAV's log is
 
 
 class _Aspects:
