@@ -24,7 +24,7 @@ Tree = Any
 # Of a run, beside config.json: what found the faces that it learned from.
 FACES_FILE = 'faces.json'
 # Fields of a model that change no more than how what it computes is rounded.
-_HOW_COMPUTED = ('dtype', 'attention')
+_HOW_COMPUTED = ('dtype', 'attention', 'scan_layers')
 # Fields that scoring does not read.
 _OF_TRAINING = (
   *('drop_path', 'head_dropout', 'remat', 'batch_norm_groups'),
@@ -66,8 +66,9 @@ def load_detector(
   Args:
     workdir: As in `load_model`.
     which: Likewise.
-    asked: A configuration whose `model.dtype` and `model.attention` take the
-      place of the run's; None: it computes as it was trained.
+    asked: A configuration whose `model.dtype`, `model.attention` and
+      `model.scan_layers` take the place of the run's; None: it computes as it
+      was trained.
 
   Raises:
     FileNotFoundError: If there is no run or no such checkpoint.
@@ -113,28 +114,40 @@ def load_model(workdir: pathlib.Path, which: str | int = 'best') -> Detector:
   )
 
 
+def list_differences(
+  one: config_dict.ConfigDict, other: config_dict.ConfigDict
+) -> dict[str, tuple[Any, Any]]:
+  """Fields of two models that scoring reads and that differ, with both values.
+
+  Fields that an older run has not have their defaults.
+  """
+  ours, theirs = (
+    dataclasses.asdict(model.StormerConfig(**config.model))
+    for config in (one, other)
+  )
+  return {
+    name: (ours[name], theirs[name])
+    for name in ours
+    if ours[name] != theirs[name] and name not in _OF_TRAINING
+  }
+
+
 def _computing_as(
   run: Detector, asked: config_dict.ConfigDict, workdir: pathlib.Path
 ) -> Detector:
   """The same weights, computed with in another type or by other kernels."""
-  trained = dataclasses.asdict(model.StormerConfig(**run.config.model))
-  wanted = dataclasses.asdict(model.StormerConfig(**asked.model))
-  differing = [
-    name
-    for name in trained
-    if trained[name] != wanted[name] and name not in _OF_TRAINING
-  ]
-  for name in differing:
+  differing = list_differences(run.config, asked)
+  for name, (trained, wanted) in differing.items():
     if name not in _HOW_COMPUTED:
       raise ValueError(
-        f'{workdir}: trained with model.{name}={trained[name]}, and'
-        f' {wanted[name]} is asked for; of a trained model'
-        f' {" and ".join(_HOW_COMPUTED)} alone can be changed'
+        f'{workdir}: trained with model.{name}={trained}, and {wanted} is asked'
+        f' for; of a trained model {", ".join(_HOW_COMPUTED)} alone can be'
+        ' changed'
       )
   if not differing:
     return run
   config = run.config.copy_and_resolve_references().unlock()
-  config.model.update({name: wanted[name] for name in differing})
+  config.model.update({name: both[1] for name, both in differing.items()})
   graphdef, _ = steps.make_model(config)
   return dataclasses.replace(run, config=config.lock(), graphdef=graphdef)
 

@@ -17,8 +17,8 @@
     --device_kind='TPU v5e' --devices=8
 
 evaluate and predict take the configuration that the run was trained with;
---config.FIELD=VALUE changes it in any mode, of a trained model model.dtype and
-model.attention alone. train and evaluate run on many machines by starting the
+--config.FIELD=VALUE changes it in any mode, of a trained model dtype, attention
+and scan_layers alone. train and evaluate run on many machines by starting the
 same command on each (docs/launch.md). A mistake of the user ends in one line
 on stderr and exit status 2, a run that was asked to stop and saved itself in
 status 143.

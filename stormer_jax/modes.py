@@ -112,18 +112,7 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
     ready, look = _ready(args)
     page_server.serve(ready, args.host, args.port, look, limits)
   elif args.mode == 'export':
-    folder = pathlib.Path(args.workdir)
-    card = folder / 'card.md'
-    print(
-      export.export(
-        detector.load_detector(
-          folder, args.config.eval.checkpoint, args.config
-        ),
-        args.destination,
-        margin=args.config.eval.margin,
-        known=card.read_text(encoding='utf-8') if card.is_file() else '',
-      )
-    )
+    print(_export(args))
   elif args.mode == 'plan':
     # Nothing is computed: as many CPU devices as there will be others.
     jax.config.update('jax_platforms', 'cpu')
@@ -131,6 +120,8 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
     planned = plan.make_plan(args.config, args.device_kind, args.devices)
     print(plan.text(planned))
   elif ',' in args.source and not pathlib.Path(args.source).exists():
+    if args.heads or args.weights_key:
+      raise ValueError('--heads and --weights_key are of one file, not of runs')
     print(ensemble.join(args.source.split(','), args.destination))
   else:
     print(
@@ -143,6 +134,23 @@ def _dispatch(args: flags.FlagValues, videos: Sequence[str]) -> None:
         args.half,
       )
     )
+
+
+def _export(args: flags.FlagValues) -> pathlib.Path:
+  folder = pathlib.Path(args.workdir)
+  run = detector.load_detector(folder, args.config.eval.checkpoint, args.config)
+  card, known = folder / 'card.md', ''
+  if card.is_file():
+    known = card.read_text(encoding='utf-8')
+    trained = detector.load_config(folder).model.dtype
+    if trained != run.config.model.dtype:
+      known = (
+        f'What follows was measured in {trained}; this function computes in'
+        f' {run.config.model.dtype}.\n\n{known}'
+      )
+  return export.export(
+    run, args.destination, margin=args.config.eval.margin, known=known
+  )
 
 
 def _predict(args: flags.FlagValues, videos: list[str]) -> None:

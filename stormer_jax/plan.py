@@ -215,7 +215,8 @@ def text(planned: Plan) -> str:
       )
     if 'seen' in shares:
       lines.append(
-        '  seen: ViT-B, T = 4, bfloat16, one device, blending included'
+        '  seen: ViT-B, T = 4, bfloat16, attention=cudnn, scan_layers=False,'
+        ' one device, blending included'
       )
   return '\n'.join(lines)
 

@@ -136,13 +136,17 @@ class EfficientNetLite(nnx.Module):
     layer = functools.partial(
       ConvNorm, statistics=statistics, dtype=dtype, rngs=rngs
     )
-    still = functools.partial(ConvNorm, statistics=None, dtype=dtype, rngs=rngs)
-    self.num_still = len(list_blocks(frozen_stride)) if frozen_stride else 0
+    frozen = functools.partial(
+      ConvNorm, statistics=None, dtype=dtype, rngs=rngs
+    )
+    self.num_frozen = len(list_blocks(frozen_stride)) if frozen_stride else 0
     self.dtype = dtype
-    self.conv = (still if self.num_still else layer)((3, 3, 3, FIRST_CHANNELS))
+    self.conv = (frozen if self.num_frozen else layer)(
+      (3, 3, 3, FIRST_CHANNELS)
+    )
     self.blocks = nnx.List(
       [
-        InvertedResidual(block, still if i < self.num_still else layer)
+        InvertedResidual(block, frozen if i < self.num_frozen else layer)
         for i, block in enumerate(list_blocks(stride))
       ]
     )
@@ -152,24 +156,24 @@ class EfficientNetLite(nnx.Module):
   def __call__(
     self, frames: Float[Array, 'b h w 3']
   ) -> Float[Array, 'b h2 w2 c']:
-    return self.trained_part(self.still_part(frames))
+    return self.trained_part(self.frozen_part(frames))
 
-  def still_part(self, frames: Float[Array, 'b h w 3']) -> Array:
+  def frozen_part(self, frames: Float[Array, 'b h w 3']) -> Array:
     """Gives the features that no training changes, down to `frozen_stride`."""
     scale, offset = 255 * _DEVIATION / 128, (255 * _MEAN - 127) / 128
     x = frames * scale[None, None, None] + offset[None, None, None]
     x = x.astype(self.dtype)
-    if self.num_still:
+    if self.num_frozen:
       x = _relu6(self.conv(x, _convolve))
-    for block in list(self.blocks)[: self.num_still]:
+    for block in list(self.blocks)[: self.num_frozen]:
       x = block(x)
     return x
 
   def trained_part(self, x: Array) -> Float[Array, 'b h2 w2 c']:
-    """Goes on from what `still_part` gives."""
-    if not self.num_still:
+    """Goes on from what `frozen_part` gives."""
+    if not self.num_frozen:
       x = _relu6(self.conv(x, _convolve))
-    for block in list(self.blocks)[self.num_still :]:
+    for block in list(self.blocks)[self.num_frozen :]:
       x = block(x)
     return x if self.head is None else _relu6(self.head(x, jnp.matmul))
 

@@ -98,8 +98,10 @@ def test_a_trained_model_computes_in_the_type_that_is_asked_for(tmp_path):
     for run in (whole, half)
   ]
   assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1
+  asked.model.scan_layers = not asked.model.scan_layers  # another program
+  assert detector.load_detector(folder, asked=asked).config.model.scan_layers
   asked.model.map_layout = 'scrambled'
   with pytest.raises(
-    ValueError, match=r'map_layout=thw, and scrambled is asked .* dtype and att'
+    ValueError, match=r'map_layout=thw, and scrambled is asked .* dtype, att'
   ):
     detector.load_detector(folder, asked=asked)

@@ -60,12 +60,12 @@ class FrameCnn(nnx.Module):
     """
     model.check_clip(clip.shape, self.config)
     frames = rearrange(clip, 'b t h w c -> (b t) h w c')
-    logits = self.score_features(self.stem.still_part(frames))
+    logits = self.score_features(self.stem.frozen_part(frames))
     logits = rearrange(logits, '(b t) -> b t', b=clip.shape[0])
     return outputs.of_frames(logits, self.config)
 
   def score_features(self, features: Array) -> Float[Array, ' b']:
-    """Gives the logits of b frames from what `stem.still_part` gives."""
+    """Gives the logits of b frames from what `stem.frozen_part` gives."""
     features = self.stem.trained_part(features)
     pooled = features.astype(jnp.float32).mean(axis=(1, 2))
     return self.class_head(pooled)[:, 0]

@@ -48,13 +48,14 @@ class FrameCnnEnsemble(nnx.Module):
     """
     model.check_clip(clip.shape, self.config)
     frames = rearrange(clip, 'b t h w c -> (b t) h w c')
-    features = self.members[0].stem.still_part(frames)
+    features = self.members[0].stem.frozen_part(frames)
     graphdefs, states = zip(*map(nnx.split, self.members), strict=True)
 
     def score(state):
       return nnx.merge(graphdefs[0], state).score_features(features)
 
-    # One program for all members: compiled once, and one's arrays at a time.
+    # One after the other through one program, compiled once: activations take
+    # the memory of one.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     logits = jax.lax.map(score, stacked).mean(axis=0)
     logits = rearrange(logits, '(b t) -> b t', b=clip.shape[0])

@@ -60,7 +60,7 @@ def claim(config: config_dict.ConfigDict, workdir: pathlib.Path) -> None:
     if differing:
       fix = 'set these fields as they were'
       if any('absent' in field for field in differing):
-        fix = 'go on with the version of this program that began the run'
+        fix += ', with the version of this program that began the run'
       raise ValueError(
         f'{path}: written by another configuration ({"; ".join(differing)});'
         f' choose another --workdir, or {fix}'

@@ -7,6 +7,7 @@ of its own, in a folder beside the table, so that a stopped command goes on.
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -108,6 +109,10 @@ def answer_one(
     return detector.predict(video, look, watch)
   except FileNotFoundError:
     return detector.refuse(video, 'no such video file')
+  except OSError as error:
+    if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
+      raise
+    return detector.refuse(video, f'cannot be opened ({error.strerror})')
 
 
 def row_name(video: str) -> str:

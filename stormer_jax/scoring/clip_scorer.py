@@ -85,7 +85,7 @@ def make_scorer(
     num_clips = len(clip)
     padding = round_up(num_clips, len(devices)) - num_clips
     if padding:
-      clip = np.pad(np.asarray(clip), [(0, padding)] + 4 * [(0, 0)])
+      clip = jnp.pad(clip, [(0, padding)] + 4 * [(0, 0)])
     clip = jax.device_put(clip, by_clip)
     outputs = _score_clips(detector.graphdef, *weights, clip, alone=alone)
     if padding:

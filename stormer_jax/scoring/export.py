@@ -8,6 +8,7 @@ reads it for six months at least.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import os
 import pathlib
@@ -26,7 +27,7 @@ from stormer_jax import steps
 from stormer_jax.scoring import clip_scorer, exported
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-PEOPLES_CARD = 'card.md'
+MODEL_CARD_FILE = 'card.md'
 
 
 def export(
@@ -51,6 +52,7 @@ def export(
 
   Raises:
     ValueError: it exists and is not empty.
+    OSError: it cannot be written.
   """
   destination = pathlib.Path(destination)
   if destination.exists() and any(destination.iterdir()):
@@ -85,7 +87,7 @@ def export(
     jax.ShapeDtypeStruct(shape, np.uint8),
   )
   card = {
-    **clip_scorer.provenance(detector),
+    **clip_scorer.provenance(dataclasses.replace(detector, config=config)),
     'num_frames': config.model.num_frames,
     'margin': margin,
     'platforms': list(platforms),
@@ -101,7 +103,7 @@ def export(
     (part / exported.CARD_FILE).write_text(
       json.dumps(card, indent=2, sort_keys=True) + '\n'
     )
-    (part / PEOPLES_CARD).write_text(_card(card, known), encoding='utf-8')
+    (part / MODEL_CARD_FILE).write_text(_card(card, known), encoding='utf-8')
     part.rename(destination)
   finally:
     shutil.rmtree(part, ignore_errors=True)

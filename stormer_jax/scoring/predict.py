@@ -172,11 +172,8 @@ def _answer_many(
         made,
       )
       archive.fill(table, elsewhere.engine, work, videos, detector.refuse)
-    todo = [
-      video
-      for video in dict.fromkeys(videos)
-      if archive.row_name(video) not in table.finished
-    ]
+    by_row = {archive.row_name(video): video for video in videos}
+    todo = [x for row, x in by_row.items() if row not in table.finished]
     number = len(videos) - len(todo)
     for said in reading_ahead.answer_in_order(answer_one, todo):
       outputs.render(said, detector.card, of_many=of_many)

@@ -112,9 +112,11 @@ class Protocol:
       validation.
     trained_on: Name of the training data.
     semantics: 'paper', 'official' or 'mixed'.
-    weights: Hash of all tensors.
+    weights: Hash of all tensors, and the type they are computed with in where
+      that is not float32.
     checkpoint: Where they lay.
-    config_hash: Hash of the configuration that the run was trained with.
+    config_hash: Hash of the configuration that the run was trained with, and of
+      how it computes here.
     face_backend: What found the faces.
     corruption: KIND:LEVEL, and whether crops or videos were damaged; 'none'.
     level: What is ranked: 'video', 'clip', or 'frame' (with its clip's score).

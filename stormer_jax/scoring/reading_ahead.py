@@ -1,8 +1,8 @@
-"""Answers to many videos in their order, the next one read while one is scored.
+"""Answers to many videos in their order, two at a time.
 
 Enter: what answers for one video, and videos. Leave: the answers that one after
-the other gives. Faces are found on the host and clips scored on the device; so
-neither waits for the other from one video to the next.
+the other gives. While the device scores clips of one, the host finds faces in
+the other.
 """
 
 import collections
@@ -30,6 +30,9 @@ def answer_in_order(
       share that is done; what that raises ends the answering. Called by several
       threads at once.
     videos: As named.
+
+  Raises:
+    Exception: What `answer_one` raises, when it is the turn of its video.
   """
   stop = threading.Event()
 

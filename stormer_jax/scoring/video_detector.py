@@ -142,8 +142,7 @@ class Detector:
       path: A run, or a folder that `detector.save_kept` wrote; None: the
         detector that ships with the package.
       options: How to score; None: `eval` of the detector's configuration.
-      config: One whose `model.dtype` and `model.attention` are computed with in
-        place of the detector's.
+      config: How to compute, as `asked` of `detector.load_detector`.
       backend: Finds faces, or the name of one (`faces.backends`); None: what
         found those of the run's records, or the embedded one where nobody
         wrote it down.

@@ -6,6 +6,7 @@ the order in which they were named.
 
 from collections.abc import Sequence
 import glob
+import os
 import pathlib
 
 from data_pipeline.faces import image_sequence
@@ -41,20 +42,22 @@ def is_single(named: Sequence[str]) -> bool:
     return False
   (entry,) = named
   path = pathlib.Path(entry)
-  if path.is_dir():
+  if os.path.isdir(entry):
     files = [each for each in path.rglob('*') if each.is_file()]
     return not any(map(_is_video, files)) and _is_of_images(path, files)
-  return path.is_file() or not (entry.startswith('@') or _is_pattern(entry))
+  return os.path.isfile(entry) or not (
+    entry.startswith('@') or _is_pattern(entry)
+  )
 
 
 def _is_pattern(entry: str) -> bool:
-  return any(c in entry for c in _WILD) and not pathlib.Path(entry).exists()
+  return any(c in entry for c in _WILD) and not os.path.exists(entry)
 
 
 def _expand_one(entry: str) -> list[str]:
-  path = pathlib.Path(entry)
-  if path.is_dir():
-    return _below(path)
+  # os.path, not pathlib, which raises for a name that is too long.
+  if os.path.isdir(entry):
+    return _below(pathlib.Path(entry))
   if not _is_pattern(entry):
     return [entry]  # also one that is not there: its row says so
   matches = sorted(glob.glob(entry, recursive=True))

@@ -159,7 +159,11 @@ def read_run(source: pathlib.Path) -> detector.Detector:
 
 
 def read_face_backend(source: pathlib.Path) -> str:
-  """Full name of what found the faces of a run's records; '' if unknown."""
+  """Full name of what found the faces of a run's records; '' if unknown.
+
+  Raises:
+    ValueError: If the note of it is damaged.
+  """
   return detector.load_face_backend(_run_of(source))
 
 

@@ -37,7 +37,10 @@ def join(
     FileNotFoundError: There is no such source.
     ValueError: They are no frame-wise CNNs, are of different models, frames or
       starts, or the destination is taken.
+    OSError: The destination cannot be written.
   """
+  if not all(map(str, sources)):
+    raise ValueError(f'{",".join(map(str, sources))}: an empty name in a list')
   paths = [pathlib.Path(source) for source in sources]
   destination = pathlib.Path(destination)
   convert.check_destination(destination, as_file=False)
@@ -81,30 +84,30 @@ def _check_alike(
   other: detector.Detector,
 ) -> None:
   """Raises ValueError for two that cannot be averaged."""
-  for part in ('model', 'eval'):
-    ours, theirs = first.config[part].to_dict(), other.config[part].to_dict()
-    if part == 'eval':
-      names = ('frame_rule', 'margin')
-    else:
-      names = tuple(sorted({*ours, *theirs}))
-    for name in names:
-      if ours.get(name) != theirs.get(name):
-        raise ValueError(
-          f'{path}: {part}.{name} is {theirs.get(name)!r}, that of {first_path}'
-          f' {ours.get(name)!r}; members differ in nothing but their weights'
-        )
-  ours, theirs = _still(first), _still(other)
-  if not all(
-    np.array_equal(x, y)
-    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-  ):
+  differing = {
+    f'model.{name}': both
+    for name, both in detector.list_differences(
+      first.config, other.config
+    ).items()
+  }
+  for name in ('frame_rule', 'margin'):
+    ours, theirs = (run.config.eval.get(name) for run in (first, other))
+    if None not in (ours, theirs) and ours != theirs:  # older runs have none
+      differing[f'eval.{name}'] = ours, theirs
+  for name, (ours, theirs) in differing.items():
+    raise ValueError(
+      f'{path}: {name} is {theirs!r}, that of {first_path} {ours!r}; members'
+      ' differ in nothing but their weights'
+    )
+  leaves = (jax.tree.leaves(_frozen(run)) for run in (first, other))
+  if not all(np.array_equal(x, y) for x, y in zip(*leaves, strict=True)):
     raise ValueError(
       f'{path}: started from another stem than {first_path}: what is not'
       ' trained (model.stem_frozen_stride) differs'
     )
 
 
-def _still(run: detector.Detector) -> Tree:
+def _frozen(run: detector.Detector) -> Tree:
   """Statistics and kernels of the layers that are not trained."""
   stride = run.config.model.get('stem_frozen_stride', 0)
   if not stride:

@@ -108,7 +108,7 @@ def test_the_weights_are_safetensors_under_our_names(detector, folder):
 def test_a_card_says_what_is_known_or_that_nothing_is(
   detector, folder, tmp_path
 ):
-  nothing = (folder / export.PEOPLES_CARD).read_text()
+  nothing = (folder / export.MODEL_CARD_FILE).read_text()
   assert 'Measure it before you use it' in nothing
   assert '15 px are cut off every side' in nothing
   assert json.loads((folder / exported.CARD_FILE).read_text())['weights'] in (
@@ -117,7 +117,7 @@ def test_a_card_says_what_is_known_or_that_nothing_is(
   some = export.export(
     detector, tmp_path / 'known', margin=0, platforms=['cpu'], known='# Seen'
   )
-  assert (some / export.PEOPLES_CARD).read_text().endswith('# Seen')
+  assert (some / export.MODEL_CARD_FILE).read_text().endswith('# Seen')
 
 
 def test_the_loader_needs_jax_and_numpy_alone():

@@ -108,11 +108,12 @@ def test_files_that_cannot_be_opened_are_rows_among_others(
   video = bright_faces.write_video(tmp_path / 'a.mp4', 12)
   odd = tmp_path / os.fsdecode(b'caf\xe9.mp4')
   odd.touch()
-  named = [str(odd), str(tmp_path / 'gone.mp4'), str(video)]
+  named = [str(odd), str(tmp_path / 'gone.mp4'), 300 * 'x', str(video)]
   predict.predict(ready, named)
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert [row['message'] for row in rows] == [
-    *('its name is not UTF-8; rename the file', 'no such video file', '')
+    *('its name is not UTF-8; rename the file', 'no such video file'),
+    *('cannot be opened (File name too long)', ''),
   ]
   assert rows[0]['video'].endswith('caf\\xe9.mp4')
 

@@ -1,5 +1,6 @@
 """Networks that were trained alone score together, as one detector."""
 
+import dataclasses
 import functools
 
 import jax
@@ -92,6 +93,18 @@ def test_members_that_share_nothing_score_together_too(clip, tmp_path):
   np.testing.assert_allclose(got, sum(alone) / 2, rtol=1e-5, atol=1e-5)
 
 
+def test_a_run_of_an_older_version_is_joined_with_one_of_today(tmp_path):
+  older = member(1)
+  config = older.config.copy_and_resolve_references().unlock()
+  del config.model.members, config.eval.frame_rule
+  config.model.drop_path = 0.1  # of training
+  folders = [
+    keep(dataclasses.replace(older, config=config), tmp_path / 'older'),
+    keep(member(2), tmp_path / 'today'),
+  ]
+  assert '2 members' in ensemble.join(folders, tmp_path / 'both')
+
+
 def test_one_network_starts_from_the_first_of_them(two, tmp_path):
   ensemble.join(two, tmp_path / 'both')
   first = detector.load_detector(two[0])
@@ -125,6 +138,8 @@ def test_what_cannot_be_joined_is_one_clear_error(two, tmp_path):
   ):
     with pytest.raises(ValueError, match=message):
       ensemble.join(sources, out)
+  with pytest.raises(ValueError, match='an empty name in a list'):
+    ensemble.join([two[0], ''], out)
   with pytest.raises(FileNotFoundError, match='nothing: no such folder'):
     ensemble.join([two[0], tmp_path / 'nothing'], out)
   with pytest.raises(ValueError, match='exists and is not an empty folder'):
