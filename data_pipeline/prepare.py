@@ -19,6 +19,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 
 import rich.console
 import rich.progress
@@ -605,10 +606,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   except OSError as error:
     if error.errno != errno.ENOSPC:
       return command_line.fail(error)
-    free = shutil.disk_usage(out).free / 2**20
+    place, hint = out, ''
+    if error.filename == tempfile.gettempdir():  # of a copy compressed anew
+      place, hint = pathlib.Path(error.filename), ' (or name another in TMPDIR)'
+    free = shutil.disk_usage(place).free / 2**20
     return command_line.fail(
-      f'no space left below {out} ({free:.0f} MB free); finished videos are '
-      'kept: make room and run the same command again'
+      f'no space left below {place} ({free:.0f} MB free); finished videos are '
+      f'kept: make room{hint} and run the same command again'
     )
   except KeyboardInterrupt:
     print(

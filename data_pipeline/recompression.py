@@ -8,6 +8,7 @@ are left out, as a social network does to an upload.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import fractions
 import math
 import os
@@ -22,6 +23,7 @@ from data_pipeline.faces import footage
 
 _TICKS = 90_000  # a second, as in MPEG
 _USUAL_RATE = 25.0  # frames a second, where a file says none
+_ROUNDED_BY = 5e-4  # s, at most: Matroska's times are in whole milliseconds
 
 
 def compress_crops(
@@ -69,17 +71,22 @@ def compressed_file(
     path: a video file, or a folder of images.
     rate_factor: x264's constant rate factor, 0 (best) to 51.
     most_side: px, the longer side of the copy at most.
-    most_rate: frames a second of the copy, at most.
+    most_rate: frames a second of the copy, at most, on average.
 
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: it is not a video.
+    OSError: the disk of temporary files, which it names, is full.
   """
   with tempfile.TemporaryDirectory(prefix='stormer-') as folder:
     copy = pathlib.Path(folder) / 'compressed.mp4'
     try:
       _compress(path, copy, rate_factor, most_side, most_rate)
     except av.FFmpegError as error:
+      if error.errno == errno.ENOSPC:
+        raise OSError(
+          errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir()
+        ) from error
       raise ValueError(
         f'{path}: cannot be compressed anew ({error})'
       ) from error
@@ -106,19 +113,18 @@ def _compress(
     encoded.pix_fmt = 'yuv420p'
     encoded.options = {'crf': str(rate_factor), 'threads': '1'}
     encoded.codec_context.time_base = fractions.Fraction(1, _TICKS)
-    written, latest = 0, -1
+    due, latest = 0.0, -1
     for read in footage.decode_frames(path, range(stream.num_frames)):
       time = read.index / rate if math.isnan(read.time) else read.time
-      # The frame that is shown at each moment of the new rate; half a tick for
-      # times that were rounded.
-      if kept_rate < rate and time * kept_rate < written - 0.5 / _TICKS:
+      # The first frame at or after each moment of the new rate.
+      if kept_rate < rate and time < due - _ROUNDED_BY:
         continue
+      due = (math.floor((time + _ROUNDED_BY) * kept_rate) + 1) / kept_rate
       frame = av.VideoFrame.from_ndarray(read.image, format='rgb24')
       frame = frame.reformat(encoded.width, encoded.height, 'yuv420p')
       latest = max(latest + 1, round(time * _TICKS))  # ascends, whatever came
       frame.pts, frame.time_base = latest, encoded.codec_context.time_base
       target.mux(encoded.encode(frame))
-      written += 1
     target.mux(encoded.encode(None))
 
 

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pathlib
+import tempfile
 
+import av
 import cv2
 import face_videos
 import handmade_onnx
@@ -20,6 +22,7 @@ from data_pipeline import (
   metadata,
   prepare,
   prepared_video,
+  recompression,
   records,
   shard_work,
   stored_videos,
@@ -533,8 +536,28 @@ def test_a_full_disk_is_one_line_and_a_failure(tmp_path, capsys, monkeypatch):
   (tmp_path / 'a.mp4').write_bytes(b'')
   monkeypatch.setattr(prepare, 'prepare', fill)
   line = _complain(capsys, '--root', str(tmp_path), '--out', str(tmp_path))
-  assert 'no space left' in line
+  assert f'no space left below {tmp_path} ' in line
   assert 'finished videos are kept' in line
+
+
+def test_a_full_disk_of_temporary_files_is_the_one_named(
+  tmp_path, capsys, monkeypatch
+):
+  face_videos.write_face_video(tmp_path / 'in/a.mp4', 12)
+  monkeypatch.setattr(
+    recompression,
+    '_compress',
+    lambda *_: av.error.err_check(-errno.ENOSPC),
+  )
+  flags = [
+    '--corrupt=h264:1',
+    '--engine=in_process',
+    '--out',
+    str(tmp_path / 'out'),
+  ]
+  line = _complain(capsys, '--root', str(tmp_path / 'in'), *flags)
+  assert f'no space left below {tempfile.gettempdir()} ' in line
+  assert 'TMPDIR' in line
 
 
 def test_a_place_that_cannot_be_written_is_one_line_and_a_failure(

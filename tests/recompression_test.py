@@ -1,5 +1,8 @@
 """A copy that is compressed anew shows what the video shows, only worse."""
 
+import errno
+import tempfile
+
 import av
 import cv2
 import face_videos
@@ -62,12 +65,33 @@ def test_a_social_network_takes_size_and_frames_away(tmp_path, level, want):
     assert (*size, round(rate), frames, encoder_note.read_crf(copy)) == want
 
 
-def test_what_stays_is_the_frame_shown_at_each_moment(tmp_path):
+def test_what_stays_is_the_first_frame_at_or_after_each_moment(tmp_path):
   path = face_videos.write_numbered_video(tmp_path / 'a.mp4', 20)
   with recompression.compressed_file(path, 10, most_rate=10.0) as copy:
     frames = list(video.decode_frames(copy, range(8)))
   kept = [face_videos.read_number(frame.image) for frame in frames]
-  assert kept == [0, 3, 5, 8, 10, 13, 15, 18]  # the first at or after each
+  assert kept == [0, 3, 5, 8, 10, 13, 15, 18]
+
+
+def test_a_pause_is_not_made_up_for(tmp_path):
+  pts = [*range(30), *range(300, 360)]  # 1 s, 9 s of nothing, 2 s
+  path = made_videos.write(
+    tmp_path / 'a.mp4', made_videos.numbered(range(90)), pts=pts, rate=30
+  )
+  with recompression.compressed_file(path, 30, most_rate=5.0) as copy:
+    times = [frame.time for frame in video.decode_frames(copy, range(90))]
+  moments = [*range(5), *range(50, 60)]
+  np.testing.assert_allclose(times, np.divide(moments, 5), atol=1e-4)
+
+
+def test_a_time_rounded_to_milliseconds_is_not_before_its_moment(tmp_path):
+  path = made_videos.write(
+    tmp_path / 'a.mkv', made_videos.numbered(range(30)), rate=30
+  )
+  with recompression.compressed_file(path, 10, most_rate=15.0) as copy:
+    frames = list(video.decode_frames(copy, range(30)))
+  kept = [face_videos.read_number(frame.image) for frame in frames]
+  assert kept == [*range(0, 30, 2)]
 
 
 def test_a_turned_film_of_oblong_pixels_is_upright_and_square(tmp_path):
@@ -127,3 +151,19 @@ def test_a_file_that_is_no_video_is_one_sentence(tmp_path):
     recompression.compressed_file(tmp_path / 'a.mp4', 30),
   ):
     pass
+
+
+def test_a_full_disk_is_no_fault_of_the_video(tmp_path, monkeypatch):
+  path = face_videos.write_face_video(tmp_path / 'a.mp4', 2)
+
+  def fill(*_):
+    av.error.err_check(-errno.ENOSPC)
+
+  monkeypatch.setattr(recompression, '_compress', fill)
+  with (
+    pytest.raises(OSError, match='No space left') as error,
+    recompression.compressed_file(path, 30),
+  ):
+    pass
+  assert error.value.errno == errno.ENOSPC
+  assert error.value.filename == tempfile.gettempdir()
