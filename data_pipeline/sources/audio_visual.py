@@ -34,9 +34,9 @@ def list_fakeavceleb(tree: tree_lib.Tree) -> list[catalogue.Video]:
       f'{sorted(needed)}'
     )
   videos = []
-  for number, row in enumerate(reader, 2):
+  for number, row in enumerate(reader, 1):
     if not row['path'] or not row['type']:
-      raise ValueError(f'{tree.root / path} line {number}: no path or no type')
+      raise ValueError(f'{tree.root / path} entry {number}: no path or no type')
     # The column `path` holds the file in one release and the folder in
     # another, where the file's name is in a column without a name.
     name = row['path'].strip().strip('/')
@@ -84,10 +84,12 @@ def list_lavdf(
   for path in dict.fromkeys(lists):
     folder = path.rpartition('/')[0]
     entries = source_lib.read_json(tree, path, 'it lists the videos')
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not all(
+      isinstance(entry, dict) for entry in entries
+    ):
       raise ValueError(
-        f'{tree.root / path}: another JSON than the published one, which is a'
-        ' list of entries'
+        f'{tree.root / path}: another JSON than the published one, which'
+        ' reads [{...}, ...]'
       )
     for entry in entries:
       videos += _entry(tree, folder, path, entry, segments)
@@ -99,7 +101,7 @@ def _entry(
 ) -> list[catalogue.Video]:
   try:
     name, split = entry['file'], _SPLITS[entry['split']]
-  except (KeyError, TypeError) as error:
+  except KeyError as error:
     raise ValueError(
       f'{tree.root / path}: an entry without {error}; each has file and split'
     ) from error
@@ -171,18 +173,24 @@ _LAVDF_TRAPS = (
   'Part of a video is fake: a score of the whole says less than one of the '
   'segments (the source NAME_segments).',
   'Videos whose sound alone is forged count as real, in the group sound-only.',
-  'LAV-DF is said to hold 36,431 real and 99,873 forged videos, AV-Deepfake1M '
-  '286,721 and 860,039, those of forged sound among them.',
+)
+_COUNTED = (
+  'Cai et al. (ACM MM 2024, table 1) count {:,} real and {:,} forged videos in'
+  ' it, those of forged sound among them.'
 )
 _LAVDF = functools.partial(
   source_lib.Source,
+  home='https://github.com/ControlNet/LAV-DF',
   licence='on request, research only',
   size='not stated',
   layout='{train,dev,test}/*.mp4, metadata.json',
-  traps=_LAVDF_TRAPS,
+  traps=(*_LAVDF_TRAPS, _COUNTED.format(36_431, 99_873)),
 )
-_LAVDF_HOME = 'https://github.com/ControlNet/LAV-DF'
-_MILLION_HOME = 'https://github.com/ControlNet/AV-Deepfake1M'
+_MILLION = functools.partial(
+  _LAVDF,
+  home='https://github.com/ControlNet/AV-Deepfake1M',
+  traps=(*_LAVDF_TRAPS, _COUNTED.format(286_721, 860_039)),
+)
 SOURCES = {
   'fakeavceleb': source_lib.Source(
     title='FakeAVCeleb',
@@ -199,18 +207,14 @@ SOURCES = {
     ),
     list_videos=list_fakeavceleb,
   ),
-  'lavdf': _LAVDF(title='LAV-DF', home=_LAVDF_HOME, list_videos=list_lavdf),
+  'lavdf': _LAVDF(title='LAV-DF', list_videos=list_lavdf),
   'lavdf_segments': _LAVDF(
     title='LAV-DF, forged periods apart',
-    home=_LAVDF_HOME,
     list_videos=functools.partial(list_lavdf, segments=True),
   ),
-  'av_deepfake1m': _LAVDF(
-    title='AV-Deepfake1M', home=_MILLION_HOME, list_videos=list_lavdf
-  ),
-  'av_deepfake1m_segments': _LAVDF(
+  'av_deepfake1m': _MILLION(title='AV-Deepfake1M', list_videos=list_lavdf),
+  'av_deepfake1m_segments': _MILLION(
     title='AV-Deepfake1M, forged periods apart',
-    home=_MILLION_HOME,
     list_videos=functools.partial(list_lavdf, segments=True),
   ),
 }

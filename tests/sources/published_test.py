@@ -171,11 +171,13 @@ def test_a_fake_of_another_name_is_a_fake_without_an_original(
     ('dfdc', 'dfdc_train_part_0/metadata.json', '{"a.mp4": "REAL"}', 'another'),
     ('dfdcp', 'dataset.json', '["a.mp4"]', 'another'),
     ('lavdf', 'metadata.json', '{"a.mp4": {}}', 'another'),
+    ('lavdf', 'metadata.json', '["a.mp4"]', 'another'),
+    ('lavdf', 'metadata.json', '[{"file": "a.mp4"}]', "without 'split'"),
     (
       'fakeavceleb',
       'meta_data.csv',
-      'source,method,type,path\nid1\n',
-      'line 2',
+      'source,method,type,path\n\nid1,-,A,a.mp4\n\nid1\n',
+      'entry 2',  # empty lines are none
     ),
   ],
 )
