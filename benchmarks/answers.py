@@ -41,7 +41,7 @@ def main() -> None:
   versions = ('jax', 'av', 'onnxruntime', 'numpy')
   print(machine.describe('cpu', versions))
   print(
-    '\n| film | program | frames looked at | CPU-s | wall s | peak MB |'
+    '\n| film | program | frames looked at | CPU-s | wall s | peak MiB |'
     ' page |\n|' + ' --- |' * 7
   )
   with tempfile.TemporaryDirectory() as place:
@@ -95,23 +95,27 @@ def _over_and_over(source: pathlib.Path) -> Iterator[av.VideoFrame]:
 def _ask(film: pathlib.Path, folder: pathlib.Path) -> str:
   """Cells of one call: frames, CPU and wall time, memory, size of the page."""
   out, page = film.with_suffix('.json'), film.with_suffix('.html')
+  env = {**os.environ, 'XDG_CACHE_HOME': str(folder / 'cache')}
+  env.pop('JAX_COMPILATION_CACHE_DIR', None)  # it would be used instead
   before = time.perf_counter()
   child = subprocess.Popen(
     [
       *(sys.executable, '-m', 'stormer_jax.cli', 'predict', str(film)),
       *(f'--out={out}', f'--html={page}'),
     ],
-    env={**os.environ, 'XDG_CACHE_HOME': str(folder / 'cache')},
+    env=env,
     stdout=subprocess.DEVNULL,
   )
   _, status, used = os.wait4(child.pid, 0)
   wall = time.perf_counter() - before
-  if status:
-    raise SystemExit(f'{film}: predict ended with {status}')
+  child.returncode = os.waitstatus_to_exitcode(status)
+  if child.returncode:
+    raise SystemExit(f'{film}: predict ended with {child.returncode}')
   looked_at = json.loads(out.read_text())['sampling']['frames_decoded']
   return (
     f'{looked_at} | {used.ru_utime + used.ru_stime:.1f} | {wall:.1f} |'
-    # Of the child alone: it is larger than this process, of which it began.
+    # ru_maxrss of a child starts at what this process held; the child ends
+    # above that.
     f' {used.ru_maxrss / 1024:.0f} | {page.stat().st_size / 1e6:.2f} MB'
   )
 

@@ -110,6 +110,14 @@ def test_the_difference_is_that_of_the_aucs(folder):
   assert difference == pytest.approx(theirs['value'] - ours['value'])
 
 
+@pytest.mark.parametrize('num_steps, said', [(2000, True), (1000, False)])
+def test_only_the_published_run_says_what_was_doubled(num_steps, said):
+  plan = {'unseen': 'man_carphone', 'num_steps': num_steps, 'num_pairs': 3200}
+  text = twin_results._how_it_was_chosen(plan)
+  assert 'president_obama' in text
+  assert ('were doubled' in text) == said
+
+
 def test_the_page_gets_its_last_section_again(folder, tmp_path, monkeypatch):
   page = tmp_path / 'page.md'
   page.write_text(f'# Before\n{twin_results.HEADING}\n\nold\n')

@@ -35,8 +35,8 @@ class Beam:
     folder: seen by all workers under this name.
 
   Raises:
-    ValueError: a value is none of its option, or the runner is not
-      installed.
+    ValueError: a value is none of its option, or it is Dataflow, and what Beam
+      needs for it is not installed.
   """
 
   options: tuple[str, ...]
@@ -46,10 +46,14 @@ class Beam:
     """Refuses options now, not when everything has been searched."""
     said = io.StringIO()
     try:
-      with contextlib.redirect_stderr(said):  # where argparse explains itself
+      with (
+        contextlib.redirect_stderr(said),  # where argparse explains itself
+        contextlib.redirect_stdout(io.StringIO()),  # and its help
+      ):
         known = self._parsed().get_all_options()
     except SystemExit as error:
-      last = said.getvalue().strip().splitlines()[-1]
+      lines = said.getvalue().strip().splitlines()
+      last = lines[-1] if lines else 'error: help is no option of a pipeline'
       raise ValueError(
         f'--beam_pipeline_options: {last.partition("error: ")[2]}'
       ) from error
@@ -93,9 +97,9 @@ class Beam:
         ) from error
       except (grpc.FutureTimeoutError, grpc.RpcError) as error:
         raise ChildProcessError(
-          f'the job service of {", ".join(self.options)} did not take the'
-          f' pipeline ({_last_words(error) or "nobody answered"}); does it run,'
-          ' and is this its address?'
+          f'the job service of {", ".join(self.options)} did not take or finish'
+          f' the pipeline ({_last_words(error) or "nobody answered"}); does it'
+          ' run, and is this its address?'
         ) from error
     for _ in tasks:
       tick()

@@ -77,31 +77,57 @@ def answers(port: int) -> bool:
 @contextlib.contextmanager
 def serving(module: str, flag: str, cwd: pathlib.Path):
   """A server of Beam's as a process of its own; its address."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
   root = pathlib.Path(__file__).parents[2]
   here = pathlib.Path(sys.executable).parent  # the pool calls it `python`
   env = os.environ | {
     'PYTHONPATH': str(root),
     'PATH': f'{here}{os.pathsep}{os.environ["PATH"]}',
   }
-  with (cwd / f'{port}.log').open('w') as log:
-    process = subprocess.Popen(
-      [sys.executable, '-m', f'apache_beam.runners.{module}', f'{flag}={port}'],
-      cwd=cwd,
-      env=env,
-      stdout=log,
-      stderr=log,
-    )
+  for _ in range(3):  # another process may take the port that was free
+    port = free_port()
+    with (cwd / f'{port}.log').open('w') as log:
+      process = subprocess.Popen(
+        [
+          *(sys.executable, '-m', f'apache_beam.runners.{module}'),
+          f'{flag}={port}',
+        ],
+        cwd=cwd,
+        env=env,
+        stdout=log,
+        stderr=log,
+      )
     try:
-      while not answers(port):  # Beam does not ask a pool again
-        assert process.poll() is None, (cwd / f'{port}.log').read_text()
-        time.sleep(0.1)
-      yield f'localhost:{port}'
+      if comes_up(process, port):  # Beam does not ask a pool again
+        yield f'localhost:{port}'
+        return
     finally:
-      process.terminate()
-      process.wait()
+      end(process)
+  pytest.fail((cwd / f'{port}.log').read_text())
+
+
+def free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
+def comes_up(process: subprocess.Popen, port: int) -> bool:
+  for _ in range(600):
+    if process.poll() is not None:
+      return False
+    if answers(port):
+      return True
+    time.sleep(0.1)
+  return False
+
+
+def end(process: subprocess.Popen) -> None:
+  process.terminate()
+  try:
+    process.wait(10)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
 
 
 def test_workers_behind_a_job_service_write_the_same_bytes(tmp_path):
@@ -148,16 +174,18 @@ def test_what_is_said_of_a_failed_pipeline_are_words(tmp_path, monkeypatch):
   'options, message',
   [
     (['direct_num_workers=two'], "--direct_num_workers: invalid int .*'two'"),
+    (['help'], 'help is no option of a pipeline'),
     (['runner=DataflowRunner'], r'pip install "apache-beam\[gcp\]"'),
   ],
 )
 def test_options_that_cannot_serve_are_refused_at_once(
-  tmp_path, options, message, monkeypatch
+  tmp_path, options, message, monkeypatch, capsys
 ):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ValueError, match=message) as error:
     beam.Beam(tuple(options), tmp_path)
   assert '\n' not in str(error.value)
+  assert capsys.readouterr().out == ''
 
 
 def written(out: pathlib.Path) -> dict[str, str]:

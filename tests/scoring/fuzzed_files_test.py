@@ -1,6 +1,7 @@
 """Whatever a file holds, the shipped detector ends in a state."""
 
 import collections
+import contextlib
 import os
 import pathlib
 import random
@@ -145,8 +146,9 @@ def _broken(folder: pathlib.Path) -> None:
     (folder / 'images' / f'{number}.png').write_bytes(b'no image')
   os.mkfifo(folder / 'pipe.mp4')
   (folder / 'device.mp4').symlink_to('/dev/zero')
-  with socket.socket(socket.AF_UNIX) as made:
-    made.bind(str(folder / 'socket.mp4'))
+  # By its name alone: 107 bytes are the most that it may have.
+  with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(folder):
+    made.bind('socket.mp4')
 
 
 def test_what_is_no_video_is_unreadable_and_leaves_nothing(
