@@ -64,11 +64,11 @@ class FrameCnnEnsemble(nnx.Module):
   @staticmethod
   def count_multiply_adds(config: model.StormerConfig) -> int:
     """Counts those of one clip, in convolutions and products."""
-    still = 0
+    frozen = 0
     if config.stem_frozen_stride:
       frame = stem.count_multiply_adds(
         config.image_size, config.stem_frozen_stride
       )
-      still = config.num_frames * frame
+      frozen = config.num_frames * frame
     alone = frame_cnn.FrameCnn.count_multiply_adds(config)
-    return still + config.members * (alone - still)
+    return frozen + config.members * (alone - frozen)
