@@ -6,9 +6,14 @@ in another encoding or size looks alike (`fingerprint`), and so may one person
 in one place.
 """
 
-from collections.abc import Iterable, Sequence
+import array
+from collections.abc import Iterable, Iterator
+import hashlib
 import re
 from typing import NamedTuple
+
+from jaxtyping import Int64
+import numpy as np
 
 from data_pipeline import fingerprint, prepared_video
 
@@ -49,47 +54,121 @@ def is_across(group: Group) -> bool:
   return len({split for _, splits in group for split in splits.split(', ')}) > 1
 
 
-def find(rows: Sequence[prepared_video.Outcome]) -> Duplicates:
-  """Finds what is there more than once, in different splits first."""
-  kept = [row for row in rows if row.status == 'kept']
+def find(rows: Iterable[prepared_video.Outcome]) -> Duplicates:
+  """Finds what is there more than once, in different splits first.
+
+  Args:
+    rows: gone through once, and again for the names of what was found. Of
+      each 48 bytes are held.
+  """
+  marks = _Marks(_kept(rows))
+  found = marks.of_same_files(), marks.close_pairs()
+  wanted = set(np.concatenate([of.ravel() for of in found]).tolist())
+  of_number = {
+    number: row
+    for number, row in enumerate(_kept(rows) if wanted else ())
+    if number in wanted
+  }
   return Duplicates(
-    sorted(_same_files(kept), key=is_across, reverse=True),
-    sorted(_look_alikes(kept), key=is_across, reverse=True),
+    *(
+      sorted(groups, key=is_across, reverse=True)
+      for groups in (
+        _same_files([of_number[number] for number in found[0].tolist()]),
+        _look_alikes(
+          (of_number[one], of_number[other]) for one, other in found[1].tolist()
+        ),
+      )
+    )
   )
 
 
-def _same_files(kept: Sequence[prepared_video.Outcome]) -> list[Group]:
-  known = [row for row in kept if row.source_digest]
-  first: dict[str, str] = {}
-  twice = set()
-  for row in known:
-    name = _file(row)
-    if first.setdefault(row.source_digest, name) != name:
-      twice.add(row.source_digest)
+def _kept(
+  rows: Iterable[prepared_video.Outcome],
+) -> Iterator[prepared_video.Outcome]:
+  return (row for row in rows if row.status == 'kept')
+
+
+class _Marks:
+  """Of every row the numbers by which it is compared with others."""
+
+  def __init__(self, rows: Iterable[prepared_video.Outcome]):
+    codes: dict[str, int] = {}  # of the few words that rules and splits are
+    kinds, files = array.array('H'), array.array('Q')
+    digests, looks = array.array('Q'), bytearray()
+    for row in rows:
+      for word in (row.rule, row.split, row.label, 'seen' * bool(row.looks)):
+        kinds.append(codes.setdefault(word, len(codes)))
+      files.append(_number(_file(row)))
+      digests.append(_number(row.source_digest) if row.source_digest else 0)
+      looks += bytes.fromhex(row.looks) or bytes(24)
+    self._codes = codes
+    self._files = np.frombuffer(files, np.uint64)
+    self._digests = np.frombuffer(digests, np.uint64)
+    self._looks = np.frombuffer(looks, np.uint64).reshape(
+      -1, fingerprint.NUM_CROPS
+    )
+    self._rules, self._splits, self._labels, self._seen = (
+      np.frombuffer(kinds, np.uint16).reshape(-1, 4).T
+    )
+
+  def of_same_files(self) -> Int64[np.ndarray, '_']:
+    """Numbers of the rows whose bytes are there under another name too."""
+    order = np.lexsort([self._files, self._digests])
+    digests, files = self._digests[order], self._files[order]
+    change = (digests[1:] == digests[:-1]) & (files[1:] != files[:-1])
+    twice = digests[1:][change & (digests[1:] > 0)]
+    return np.flatnonzero(np.isin(self._digests, twice))
+
+  def close_pairs(self) -> Int64[np.ndarray, 'p 2']:
+    """Pairs of numbers of rows that look alike and are worth to be named."""
+    real, seen = (self._codes.get(word, -1) for word in ('real', 'seen'))
+    pairs = [np.zeros((0, 2), np.int64)]
+    # In the order in which the rules come.
+    for rule in dict.fromkeys(self._rules.tolist()):
+      numbers = np.flatnonzero((self._rules == rule) & (self._seen == seen))
+
+      def are_wanted(first, second, numbers=numbers):
+        one, other = numbers[first], numbers[second]
+        digest = self._digests[one]
+        return (
+          (self._files[one] != self._files[other])
+          & ((digest == 0) | (digest != self._digests[other]))
+          & (
+            (self._splits[one] != self._splits[other])
+            | ((self._labels[one] == real) & (self._labels[other] == real))
+          )
+        )
+
+      places = fingerprint.close_pairs(self._looks[numbers], are_wanted)
+      pairs.append(numbers[places])
+    return np.concatenate(pairs)
+
+
+def _number(text: str) -> int:
+  """64 bits that two of a million texts hardly share."""
+  digest = hashlib.blake2b(text.encode(errors='surrogatepass'), digest_size=8)
+  return int.from_bytes(digest.digest(), 'little')
+
+
+def _same_files(rows: Iterable[prepared_video.Outcome]) -> list[Group]:
   found: dict[str, dict[str, set[str]]] = {}
-  for row in known:
-    if row.source_digest in twice:
-      of_file = found.setdefault(row.source_digest, {})
-      of_file.setdefault(_file(row), set()).add(row.split)
+  for row in rows:
+    of_file = found.setdefault(row.source_digest, {})
+    of_file.setdefault(_file(row), set()).add(row.split)
   return [
     [(name, ', '.join(sorted(splits))) for name, splits in names.items()]
     for names in found.values()
   ]
 
 
-def _look_alikes(kept: Sequence[prepared_video.Outcome]) -> Iterable[Group]:
+def _look_alikes(
+  pairs: Iterable[tuple[prepared_video.Outcome, prepared_video.Outcome]],
+) -> Iterable[Group]:
+  """The pairs, each once, however many rules there are."""
   found: dict[tuple[str, str], Group] = {}
-  for rule in {row.rule: None for row in kept}:
-    known = [row for row in kept if row.rule == rule and row.looks]
-    for places in fingerprint.close_pairs([row.looks for row in known]):
-      one, other = (known[place] for place in places)
-      if _file(one) == _file(other) or (
-        one.source_digest and one.source_digest == other.source_digest
-      ):
-        continue
-      if one.split != other.split or one.label == other.label == 'real':
-        pair = [(row.video_id, row.split) for row in (one, other)]
-        found[one.video_id, other.video_id] = pair
+  for one, other in pairs:
+    pair = [(row.video_id, row.split) for row in (one, other)]
+    found[one.video_id, other.video_id] = pair
   return found.values()
 
 

@@ -5,10 +5,10 @@ What leaves: a fingerprint, 64 bits a crop, that re-encoding and rescaling
 change little; and, of many, the pairs that differ in few bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import cv2
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8, UInt64
 import numpy as np
 
 NUM_CROPS = 3
@@ -57,25 +57,41 @@ def _placed(
   return np.column_stack([np.diag(scale), shift]).astype(np.float64)
 
 
-def close_pairs(fingerprints: Sequence[str]) -> list[tuple[int, int]]:
+def parse(fingerprints: Iterable[str]) -> UInt64[np.ndarray, 'n 3']:
+  """Returns fingerprints as numbers, one a crop."""
+  raw = bytes.fromhex(''.join(fingerprints))
+  return np.frombuffer(raw, np.uint64).reshape(-1, NUM_CROPS)
+
+
+def close_pairs(
+  parts: UInt64[np.ndarray, 'n 3'],
+  wanted: Callable[
+    [Int64[np.ndarray, 'p'], Int64[np.ndarray, 'p']], Bool[np.ndarray, 'p']
+  ] = lambda first, second: np.ones(len(first), bool),
+) -> Int64[np.ndarray, 'p 2']:
   """Finds the pairs of positions whose fingerprints differ in few bits.
 
   Only those are compared that share one of twelve words of 16 bits, each with
   the next 32 of them: so 100,000 take seconds. Of pairs that differ in 10 bits
   hardly one is missed so, of those in 20 one in twenty.
+
+  Args:
+    parts: fingerprints as `parse` returns them.
+    wanted: which of some pairs are to be returned.
   """
-  raw = np.frombuffer(bytes.fromhex(''.join(fingerprints)), np.uint64)
-  parts = raw.reshape(-1, NUM_CROPS)
-  words = parts.view(np.uint16)
-  found: set[tuple[int, int]] = set()
-  for word in words.T:
+  count = max(len(parts), 1)
+  found = np.zeros(0, np.int64)  # first of a pair, times count, and second
+  for word in parts.view(np.uint16).T:
     order = np.lexsort([*parts.T, word])
+    of_word = [found]
     for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
       first, second = order[:-step], order[step:]
       same = word[first] == word[second]
       first, second = first[same], second[same]
       apart = np.bitwise_count(parts[first] ^ parts[second]).sum(1)
       near = apart <= _MOST_BITS
-      pairs = np.sort(np.stack([first[near], second[near]], 1))
-      found.update(map(tuple, pairs.tolist()))
-  return sorted(found)
+      first, second = np.sort(np.stack([first[near], second[near]]), 0)
+      chosen = wanted(first, second)
+      of_word.append(first[chosen] * count + second[chosen])
+    found = np.unique(np.concatenate(of_word))
+  return np.stack(np.divmod(found, count), 1)

@@ -4,7 +4,7 @@ Enters: the folder that `prepare` wrote, here or in a bucket. Leaves: of each
 split its shards and videos, as `record_writer` noted them in `metadata.json`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import json
 import os
@@ -12,7 +12,7 @@ import pathlib
 import sys
 from typing import Any
 
-from data_pipeline import places
+from data_pipeline import json_stream, places
 from data_pipeline import shards as shards_lib
 
 VERSION = '2.0.0'  # of the records, and of the folder that they lie in
@@ -52,18 +52,23 @@ class VideoInfo:
   @classmethod
   def of(cls, stored: Mapping[str, Any]) -> 'VideoInfo':
     """Takes what was stored. Of 100,000 videos most fields say the same."""
-    fields: dict[str, Any] = {
-      name: sys.intern(value) if isinstance(value, str) else value
-      for name, value in stored.items()
-    }
+    fields = dict(stored)
+    for name in _SHARED:
+      if name in fields:
+        fields[name] = sys.intern(fields[name])
+    if fields['source_path'] == fields['video_id']:
+      fields['source_path'] = fields['video_id']
     return cls(**fields)
+
+
+_SHARED = ('identity', 'method', 'group', 'pair', 'backend')
 
 
 def list_splits(
   data_root: str | os.PathLike, dataset: str, rule: str
 ) -> tuple[str, ...]:
   """The splits of a prepared dataset; raises like `read`."""
-  return tuple(read(data_root, dataset, rule).splits)
+  return tuple(read(data_root, dataset, rule, lambda *_: []).splits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +80,22 @@ class Metadata:
   splits: dict[str, tuple[list[shards_lib.Shard], list[VideoInfo]]]
 
 
-def read(data_root: str | os.PathLike, dataset: str, rule: str) -> Metadata:
+def read(
+  data_root: str | os.PathLike,
+  dataset: str,
+  rule: str,
+  gather: Callable[[str, Iterator[VideoInfo]], list[VideoInfo]] = (
+    lambda split, videos: list(videos)
+  ),
+) -> Metadata:
   """Reads what is known of a prepared dataset.
+
+  Args:
+    data_root: folder that `prepare` wrote, or its copy in a bucket.
+    dataset: its name.
+    rule: which frames were kept.
+    gather: is given each split and its videos as they are read, and returns
+      those that are to be kept in memory.
 
   Raises:
     ValueError: no such dataset or rule, or records of another version only,
@@ -90,19 +109,8 @@ def read(data_root: str | os.PathLike, dataset: str, rule: str) -> Metadata:
     f' --dataset {dataset} --rule {rule}`'
   )
   try:
-    with places.naming(path):
-      stored = json.loads(path.read_text())
-    return Metadata(
-      folder,
-      stored['segment_frames'],
-      {
-        split: (
-          [shards_lib.Shard(**shard) for shard in written['shards']],
-          [VideoInfo.of(video) for video in written['videos']],
-        )
-        for split, written in stored['splits'].items()
-      },
-    )
+    with places.naming(path), path.open(encoding='utf-8') as file:
+      return _parse(folder, json_stream.JsonStream(file), gather)
   except (json.JSONDecodeError, KeyError, TypeError) as error:
     raise ValueError(
       f'{path} is damaged ({error!r}); make it anew with {command}'
@@ -117,6 +125,43 @@ def read(data_root: str | os.PathLike, dataset: str, rule: str) -> Metadata:
       f' release reads {VERSION}; make them anew with {command}'
     )
   raise ValueError(f'no prepared dataset in {folder}; make it with {command}')
+
+
+def _parse(
+  folder: pathlib.Path,
+  stream: json_stream.JsonStream,
+  gather: Callable[[str, Iterator[VideoInfo]], list[VideoInfo]],
+) -> Metadata:
+  """Reads the text of metadata.json."""
+  known: dict[str, Any] = {}
+  splits: dict[str, dict[str, list]] = {}
+  for key in stream.keys():
+    if key != 'splits':
+      known[key] = stream.value()
+      continue
+    for split in stream.keys():
+      of_split = splits[split] = {}
+      for part in stream.keys():
+        if part == 'shards':
+          of_split[part] = [
+            shards_lib.Shard(**shard) for shard in stream.items()
+          ]
+        elif part == 'videos':
+          videos = (VideoInfo.of(video) for video in stream.items())
+          of_split[part] = gather(split, videos)
+          for _ in videos:  # that it did not ask for
+            pass
+        else:
+          stream.value()
+  stream.end()
+  return Metadata(
+    folder,
+    known['segment_frames'],
+    {
+      split: (of_split['shards'], of_split['videos'])
+      for split, of_split in splits.items()
+    },
+  )
 
 
 def dataset_dir(

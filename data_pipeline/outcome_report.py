@@ -1,19 +1,22 @@
 """report.csv: what became of every video of a data set, under every rule.
 
-What enters: the outcomes of one command. What leaves: one line per video and
-rule, in which the lines of earlier commands live on, as do their records.
+What enters: the outcomes of one command, one by one. What leaves: one line per
+video and rule, in which the lines of earlier commands live on, as do their
+records; and these lines again, which nobody needs to hold.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import csv
 import dataclasses
+import io
+import itertools
 import pathlib
-import sys
 from typing import Any
 
 from data_pipeline import prepared_video
 
-_FIELDS = dataclasses.fields(prepared_video.Outcome)
+_NAMES = tuple(f.name for f in dataclasses.fields(prepared_video.Outcome))
 
 
 def read(path: pathlib.Path) -> Iterator[prepared_video.Outcome]:
@@ -41,11 +44,8 @@ def _parse(
   path: pathlib.Path, line: Mapping[str, str]
 ) -> prepared_video.Outcome:
   """Reads a line; what an older command did not write is as by default."""
-  # Of 100,000 lines most say the same.
   known: dict[str, Any] = {
-    field.name: sys.intern(line[field.name])
-    for field in _FIELDS
-    if line.get(field.name)
+    name: line[name] for name in _NAMES if line.get(name)
   }
   try:
     for name, kind in (
@@ -75,40 +75,48 @@ def check(path: pathlib.Path) -> None:
     pass
 
 
-def with_earlier(
-  path: pathlib.Path,
-  outcomes: Sequence[prepared_video.Outcome],
-  keeps: Callable[[str], bool],
-) -> list[prepared_video.Outcome]:
-  """Returns outcomes, then those of earlier commands that stay.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The lines of a report, read anew each time that they are asked for.
 
-  Args:
-    path: report.csv of the earlier commands.
-    outcomes: of this command.
-    keeps: whether the earlier lines of a rule stay, where this command has
-      none in their place.
+  Attributes:
+    path: report.csv.
+    count: so many of the first of them; None: all.
   """
-  done: dict[str, set[str]] = {}
-  for outcome in outcomes:
-    done.setdefault(outcome.rule, set()).add(outcome.video_id)
-  earlier = (
-    outcome
-    for outcome in read(path)
-    if outcome.video_id not in done.get(outcome.rule, ())
-    and keeps(outcome.rule)
-  )
-  return [*outcomes, *earlier]
+
+  path: pathlib.Path
+  count: int | None = None
+
+  def __iter__(self) -> Iterator[prepared_video.Outcome]:
+    """Yields them; raises as `read` does."""
+    return itertools.islice(read(self.path), self.count)
 
 
-def write(
-  path: pathlib.Path, outcomes: Iterable[prepared_video.Outcome]
-) -> None:
-  """Writes a line for each outcome; whole or not at all."""
-  partial = path.with_name(f'{path.name}.partial')
-  with partial.open('w', newline='', encoding='utf-8') as file:
-    writer = csv.DictWriter(file, [field.name for field in _FIELDS])
-    writer.writeheader()
+class Draft:
+  """A report that is being written."""
+
+  def __init__(self, file: io.TextIOBase):
+    """Takes a new file, which it gives its header."""
+    self._file = file
+    self._writer = csv.DictWriter(file, _NAMES)
+    self._writer.writeheader()
+
+  def add(self, outcomes: Iterable[prepared_video.Outcome]) -> None:
+    """Writes a line for each outcome, of which one at a time is held."""
     for outcome in outcomes:
       notes = '; '.join(outcome.notes)
-      writer.writerow({**dataclasses.asdict(outcome), 'notes': notes})
-  partial.replace(path)
+      fields = {name: getattr(outcome, name) for name in _NAMES}
+      self._writer.writerow(fields | {'notes': notes})
+    self._file.flush()  # a full disk is told here
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[Draft]:
+  """Gives a report to write, which takes its place if the block ends well."""
+  partial = path.with_name(f'{path.name}.partial')
+  try:
+    with partial.open('w', newline='', encoding='utf-8') as file:
+      yield Draft(file)
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ it stopped, and takes up videos that were added since.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import errno
 import os
@@ -31,6 +31,7 @@ from data_pipeline import (
   duplicates,
   folder_lock,
   inspection,
+  known_videos,
   outcome_report,
   prepared_video,
   quality_page,
@@ -57,7 +58,7 @@ def prepare(
   engine: engine_lib.Engine,
   console: rich.console.Console,
   replace: bool = False,
-) -> list[prepared_video.Outcome]:
+) -> outcome_report.Rows:
   """Prepares videos on an engine, and writes data sets and report.
 
   Videos join those that the data set holds already. One that was prepared
@@ -74,7 +75,8 @@ def prepare(
     replace: whether the data set shall hold these videos alone.
 
   Returns:
-    What became of every video under every rule, in the order of `videos`.
+    What became of every video under every rule, in the order of `videos`: the
+    first lines of the report.
 
   Raises:
     ValueError: another process is at it, the data set or its report is
@@ -88,89 +90,39 @@ def prepare(
   with folder_lock.hold(out / dataset):
     report = out / dataset / 'report.csv'
     outcome_report.check(report)
-    places = {rule: _find_places(out, dataset, rule, replace) for rule in rules}
     staging = staging_lib.Staging(out / dataset / '.staging', root, settings)
     staging.folder.mkdir(exist_ok=True)
     staging.clear_partial()
-    if not replace:
-      _refuse_clashes(videos, staging, places)
-      for of_rule in places.values():
-        stored_videos.refuse_backend(of_rule, videos, settings.faces.full_name)
-    known = {
-      rule: [_look_up(video, rule, staging, of_rule) for video in videos]
-      for rule, of_rule in places.items()
-    }
-    work = video_work.VideoWork(root, staging, settings)
-    _run(engine, work, videos, known, console)
-    outcomes: dict[str, list[prepared_video.Outcome]] = {}
-    for rule in rules:
-      became = outcomes[rule] = []
-      for video, outcome in zip(videos, known[rule], strict=True):
-        outcome = outcome or staging.outcome(video, rule)
-        outcome = outcome or _crashed(video, rule)
-        place = places[rule].get(video.video_id)
-        if outcome.status == 'skipped' and place and not replace:
-          outcome = _as_before(outcome, place)
-        became.append(outcome)
-      stored_videos.write(
-        out,
-        dataset,
-        rule,
-        videos,
-        {outcome.video_id for outcome in became if outcome.status == 'kept'},
-        staging,
-        places[rule],
-        replace,
-        engine,
-      )
-      others = set(places[rule]) - {video.video_id for video in videos}
-      if others and not replace:
-        console.print(
-          f'{dataset}/{rule} keeps {len(others)} videos that are not listed '
-          'now; --replace leaves them out'
-        )
-    in_order = [
-      outcome
-      for of_video in zip(*outcomes.values(), strict=True)
-      for outcome in of_video
+    known = [
+      known_videos.look_up(out, videos, rule, staging, replace)
+      for rule in rules
     ]
-    everything = outcome_report.with_earlier(
-      report,
-      in_order,
-      keeps=lambda rule: not replace or rule not in rules,
-    )
-    outcome_report.write(report, everything)
-    found = duplicates.find(everything)
-    quality_page.write(
-      out / dataset / 'quality.html', everything, found, dataset
-    )
+    work = video_work.VideoWork(root, staging, settings)
+    _run(engine, work, videos, known_videos.Unfinished(known), console)
+    with outcome_report.replacing(report) as draft:
+      draft.add(known_videos.outcomes(known))
+      for of_rule in known:
+        _write(out, dataset, of_rule, engine, console)
+      draft.add(_earlier(report, videos, rules, replace))
+    rows = outcome_report.Rows(report)
+    found = duplicates.find(rows)
+    quality_page.write(out / dataset / 'quality.html', rows, found, dataset)
     for warning in found.warnings():
       console.print(f'warning: {warning} (quality.html names them)')
     for video in videos:
       for rule in rules:
         staging.record_path(video, rule).unlink(missing_ok=True)
-  return in_order
+  return outcome_report.Rows(report, len(videos) * len(rules))
 
 
 def _run(
   engine: engine_lib.Engine,
   work: video_work.VideoWork,
   videos: Sequence[catalogue.Video],
-  known: Mapping[str, Sequence[prepared_video.Outcome | None]],
+  todo: known_videos.Unfinished,
   console: rich.console.Console,
 ) -> None:
   """Does the work on videos of which something is not known, with a bar."""
-  todo: list[video_work.VideoTask] = []
-  sets: dict[tuple[str, ...], tuple[str, ...]] = {}  # one of each
-  for video, *of_rules in zip(videos, *known.values(), strict=True):
-    missing = tuple(
-      rule
-      for rule, outcome in zip(known, of_rules, strict=True)
-      if outcome is None
-    )
-    if missing:
-      rules = sets.setdefault(missing, missing)
-      todo.append(video_work.VideoTask(video, rules))
   misnamed = sum(not file_names.is_text(video.video_id) for video in videos)
   if len(videos) > len(todo) + misnamed:
     console.print(
@@ -187,101 +139,65 @@ def _run(
       engine.run(work, todo, lambda: progress.advance(bar))
 
 
-def _find_places(
-  out: pathlib.Path, dataset: str, rule: str, replace: bool
-) -> dict[str, stored_videos.Place]:
-  """What a data set holds; a damaged one holds nothing that is to be kept."""
-  stored_videos.restore(out, dataset, rule)
-  try:
-    return stored_videos.find_places(out, dataset, rule)
-  except ValueError as error:
-    if replace:
-      return {}
-    raise ValueError(f'{error}; --replace makes the data set anew') from error
-
-
-def _refuse_clashes(
-  videos: Sequence[catalogue.Video],
-  staging: staging_lib.Staging,
-  places: Mapping[str, Mapping[str, stored_videos.Place]],
+def _write(
+  out: pathlib.Path,
+  dataset: str,
+  known: known_videos.KnownVideos,
+  engine: engine_lib.Engine,
+  console: rich.console.Console,
 ) -> None:
-  """Raises ValueError where a listed video would take the place of another."""
-  for rule, of_rule in places.items():
-    stored_videos.refuse_overlap(of_rule, videos)
-    for video in videos:
-      other = staging.other_root(video, rule)
-      if other and video.video_id in of_rule:
-        raise ValueError(
-          f'{video.video_id} is in the data set already, from {other}, and is '
-          'another file there: name one of the two differently, or take '
-          '--replace to make the data set anew, of the videos listed now'
-        )
-
-
-def _look_up(
-  video: catalogue.Video,
-  rule: str,
-  staging: staging_lib.Staging,
-  places: Mapping[str, stored_videos.Place],
-) -> prepared_video.Outcome | None:
-  """What is known of a video; None: it is to be done."""
-  if not file_names.is_text(video.video_id):
-    return _misnamed(video, rule)
-  outcome = staging.outcome(video, rule)
-  if (
-    outcome is None
-    or outcome.status != 'kept'
-    or video.video_id in places
-    or staging.record_path(video, rule).exists()
-  ):
-    return outcome
-  return None
-
-
-def _crashed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
-  """Of a video that ended its process; the next command tries it again."""
-  (outcome,) = prepared_video.skip(
-    video,
-    [rule],
-    'crashed',
-    'its process died, twice (out of memory, or a fault in a decoder)',
+  """Writes the records of one rule, and says what stays beside them."""
+  stored_videos.write(
+    out,
+    dataset,
+    known.rule,
+    known.videos,
+    known.kept,
+    known.staged,
+    known.places,
+    known.replace,
+    engine,
   )
-  return outcome
+  num_others = len(known.places.others)
+  if num_others and not known.replace:
+    console.print(
+      f'{dataset}/{known.rule} keeps {num_others} videos that are not listed '
+      'now; --replace leaves them out'
+    )
 
 
-def _misnamed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
-  return prepared_video.Outcome(
-    video_id=file_names.printable(video.video_id),
-    split=video.split,
-    label=records.LABELS[video.label],
-    rule=rule,
-    status='skipped',
-    reason='unreadable',
-    detail='its name is not UTF-8; rename the file',
-  )
-
-
-def _as_before(
-  outcome: prepared_video.Outcome, place: stored_videos.Place
-) -> prepared_video.Outcome:
-  """The outcome of a video that is kept as an earlier run prepared it."""
-  return dataclasses.replace(
-    outcome,
-    split=place.split,
-    label=records.LABELS[place.info.label],
-    status='kept',
-    reason='',
-    num_frames=place.info.num_frames,
-    detail=f'as prepared before; now {outcome.reason}: {outcome.detail}',
-  )
+def _earlier(
+  report: pathlib.Path,
+  videos: Sequence[catalogue.Video],
+  rules: Sequence[str],
+  replace: bool,
+) -> Iterator[prepared_video.Outcome]:
+  """Yields the lines of earlier commands that stay."""
+  if not report.exists():
+    return
+  listed = {file_names.as_text(video.video_id) for video in videos}
+  for outcome in outcome_report.read(report):
+    if outcome.rule not in rules or not (replace or outcome.video_id in listed):
+      yield outcome
 
 
 def _show(
-  outcomes: Sequence[prepared_video.Outcome], console: rich.console.Console
-) -> None:
-  """Prints the table of what was kept and skipped, and why."""
-  everything = len(outcomes) <= _TABLE_ROWS
-  shown = [o for o in outcomes if everything or o.status == 'skipped']
+  outcomes: Iterable[prepared_video.Outcome], console: rich.console.Console
+) -> bool:
+  """Prints the table of what was kept and skipped, and why.
+
+  Returns:
+    Whether any was kept.
+  """
+  counts: dict[str, int] = {}
+  shown: list[prepared_video.Outcome] = []
+  for number, outcome in enumerate(outcomes):
+    key = outcome.reason or 'kept'
+    counts[key] = counts.get(key, 0) + 1
+    if number == _TABLE_ROWS:
+      shown = [o for o in shown if o.status == 'skipped']
+    if number < _TABLE_ROWS or outcome.status == 'skipped':
+      shown.append(outcome)
   if shown:
     # Names are broken, not shortened.
     name = rich.table.Column('video', overflow='fold')
@@ -292,11 +208,8 @@ def _show(
       video_id, why = map(file_names.printable, (o.video_id, why))
       table.add_row(video_id, o.split, o.rule, result, why)
     console.print(table)
-  counts: dict[str, int] = {}
-  for outcome in outcomes:
-    key = outcome.reason or 'kept'
-    counts[key] = counts.get(key, 0) + 1
   console.print(', '.join(f'{n} {key}' for key, n in sorted(counts.items())))
+  return 'kept' in counts
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -620,13 +533,13 @@ def main(argv: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 130
-  _show(outcomes, console)
+  any_kept = _show(outcomes, console)
   folder = out / videos[0].dataset
   console.print(
     f'records in {folder}, this table in {folder / "report.csv"}, how well'
     f' faces were cut out in {folder / "quality.html"}'
   )
-  if not any(outcome.status == 'kept' for outcome in outcomes):
+  if not any_kept:
     return command_line.fail('no video could be kept')
   return 0
 

@@ -8,11 +8,15 @@ fake beside each other, for a detector may learn what differs; the videos worth
 a look; and what is in the data set twice (`duplicates`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import array
+import bisect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import html
 import os
 import pathlib
 
+from jaxtyping import Float64
 import numpy as np
 
 from data_pipeline import duplicates, prepared_video, staging
@@ -36,7 +40,7 @@ figcaption { font-size: 13px }
 
 def write(
   path: str | os.PathLike,
-  rows: Sequence[prepared_video.Outcome],
+  rows: Iterable[prepared_video.Outcome],
   found: duplicates.Duplicates,
   dataset: str,
 ) -> None:
@@ -45,21 +49,22 @@ def write(
 
 
 def make(
-  rows: Sequence[prepared_video.Outcome],
+  rows: Iterable[prepared_video.Outcome],
   found: duplicates.Duplicates,
   dataset: str,
 ) -> str:
-  """The page as text."""
-  rules = list(dict.fromkeys(row.rule for row in rows))
+  """The page as text. Rows are gone through once, and none is held."""
+  rules: dict[str, _OfRule] = {}
+  for row in rows:
+    rules.setdefault(row.rule, _OfRule()).add(row)
   body = [f'<h1>{_text(dataset)}: how well faces were cut out</h1>']
   body += [_same_files(found.same_files), _look_alikes(found.look_alikes)]
-  for rule in rules:
-    of_rule = [row for row in rows if row.rule == rule]
+  for rule, of_rule in rules.items():
     body += [
       f'<h2>{_text(rule)}</h2>',
-      _table(of_rule),
-      _plots(of_rule),
-      _worst(of_rule),
+      _table(of_rule.parts),
+      _plots(of_rule.parts),
+      _worst(of_rule.worst),
     ]
   return (
     '<!doctype html>\n<html lang="en"><meta charset="utf-8">\n'
@@ -67,6 +72,92 @@ def make(
     + '\n'.join(body)
     + '\n</html>\n'
   )
+
+
+_SHARE, _SIZE, _JITTER = (
+  *('face found in, share of frames', 'face size, px', 'jitter, px'),
+)
+_FIGURES: dict[str, Callable[[prepared_video.Outcome], float | None]] = {
+  _SHARE: lambda row: row.num_frames / row.num_asked if row.num_asked else None,
+  _SIZE: lambda row: row.face_size or None,
+  _JITTER: lambda row: row.jitter or None,
+}
+# What is named: title, figure, and whether little of it is bad or much.
+_LISTS = (
+  ('Face found least often', _SHARE, 1),
+  ('Smallest faces', _SIZE, 1),
+  ('Most jitter', _JITTER, -1),
+)
+
+
+@dataclasses.dataclass
+class _Part:
+  """The videos of one split and class, added up.
+
+  Attributes:
+    num_videos: listed.
+    num_asked: frames that were looked at.
+    num_found: of them with a face.
+    num_frames: of kept videos.
+    reasons: how many videos are not kept, and why.
+    num_kept: videos.
+    figures: of kept videos, by name, as far as they are known.
+  """
+
+  num_videos: int = 0
+  num_kept: int = 0
+  num_frames: int = 0
+  num_asked: int = 0
+  num_found: int = 0
+  reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+  figures: dict[str, 'array.array[float]'] = dataclasses.field(
+    default_factory=lambda: {name: array.array('d') for name in _FIGURES}
+  )
+
+  def add(self, row: prepared_video.Outcome) -> None:
+    """Counts a video in."""
+    self.num_videos += 1
+    if row.num_asked:
+      self.num_asked += row.num_asked
+      self.num_found += row.num_frames
+    if row.status != 'kept':
+      self.reasons[row.reason] = self.reasons.get(row.reason, 0) + 1
+      return
+    self.num_kept += 1
+    self.num_frames += row.num_frames
+    for name, figure in _FIGURES.items():
+      if (value := figure(row)) is not None:
+        self.figures[name].append(value)
+
+
+class _OfRule:
+  """All that the page says of one rule.
+
+  Attributes:
+    parts: by split and class.
+    worst: by title the videos that are named, with their figure.
+  """
+
+  def __init__(self):
+    self.parts: dict[tuple[str, str], _Part] = {}
+    self.worst: dict[str, list[tuple[float, str, str]]] = {
+      title: [] for title, *_ in _LISTS
+    }
+
+  def add(self, row: prepared_video.Outcome) -> None:
+    """Counts a video in."""
+    self.parts.setdefault((row.split, row.label), _Part()).add(row)
+    if row.status != 'kept':
+      return
+    for title, name, sign in _LISTS:
+      value, worst = _FIGURES[name](row), self.worst[title]
+      if value is None or (
+        len(worst) == _WORST and sign * value >= sign * worst[-1][0]
+      ):
+        continue
+      place = bisect.bisect(worst, sign * value, key=lambda w: sign * w[0])
+      worst.insert(place, (value, row.video_id, row.split))
+      del worst[_WORST:]
 
 
 def _same_files(groups: Sequence[duplicates.Group]) -> str:
@@ -101,36 +192,29 @@ def _named(said: str, groups: Sequence[duplicates.Group]) -> str:
   return f'<p><b>{said}.</b></p><ul>{"".join(lines)}</ul>'
 
 
-def _table(rows: Sequence[prepared_video.Outcome]) -> str:
+def _table(parts: Mapping[tuple[str, str], _Part]) -> str:
   head = (
     'split, class', 'videos', 'kept', 'frames kept', 'frames dropped',
     'face found in', 'face size, px', 'jitter, px', 'skipped',
   )  # fmt: skip
   lines = [''.join(f'<th>{name}</th>' for name in head)]
   keys = sorted(
-    {(row.split, row.label) for row in rows},
+    parts,
     key=lambda key: (_SPLITS.get(key[0], len(_SPLITS)), key[1] != 'real'),
   )
   for split, label in keys:
-    part = [r for r in rows if (r.split, r.label) == (split, label)]
-    kept = [r for r in part if r.status == 'kept']
-    asked = [r for r in part if r.num_asked]
-    num_asked = sum(r.num_asked for r in asked)
-    num_found = sum(r.num_frames for r in asked)
-    reasons: dict[str, int] = {}
-    for row in part:
-      if row.status != 'kept':
-        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    part = parts[split, label]
+    asked, found = part.num_asked, part.num_found
     cells = (
       f'{split} <span class="{_text(label)}">{_text(label)}</span>',
-      len(part),
-      len(kept),
-      sum(r.num_frames for r in kept),
-      num_asked - num_found,
-      f'{100 * num_found / num_asked:.1f} %' if num_asked else '',
-      _spread([r.face_size for r in kept if r.face_size], '.0f'),
-      _spread([r.jitter for r in kept if r.jitter], '.2f'),
-      ', '.join(f'{count} {_text(name)}' for name, count in reasons.items()),
+      part.num_videos,
+      part.num_kept,
+      part.num_frames,
+      asked - found,
+      f'{100 * found / asked:.1f} %' if asked else '',
+      _spread(part.figures[_SIZE], '.0f'),
+      _spread(part.figures[_JITTER], '.2f'),
+      ', '.join(f'{n} {_text(name)}' for name, n in part.reasons.items()),
     )
     lines.append(''.join(f'<td>{cell}</td>' for cell in cells))
   return (
@@ -149,35 +233,31 @@ def _spread(values: Sequence[float], form: str) -> str:
   return f'{middle:{form}} ({low:{form}} to {high:{form}})'
 
 
-_SHARE = 'face found in, share of frames'
-_FIGURES: dict[str, Callable[[prepared_video.Outcome], float | None]] = {
-  _SHARE: lambda row: _share(row),
-  'face size, px': lambda row: row.face_size or None,
-  'jitter, px': lambda row: row.jitter or None,
-}
-
-
-def _plots(rows: Sequence[prepared_video.Outcome]) -> str:
+def _plots(parts: Mapping[tuple[str, str], _Part]) -> str:
   """Histograms of the kept videos, real and fake in one."""
-  figures = []
-  for title, figure in _FIGURES.items():
+  plots = []
+  for title in _FIGURES:
     values = {
-      label: [
-        value
-        for row in rows
-        if row.label == label and row.status == 'kept'
-        if (value := figure(row)) is not None
-      ]
+      label: np.concatenate(
+        [
+          np.zeros(0),
+          *(p.figures[title] for key, p in parts.items() if key[1] == label),
+        ]
+      )
       for label in _COLOURS
     }
-    if any(values.values()):
-      figures.append(_histogram(title, values))
-  return ''.join(figures)
+    if any(len(of) for of in values.values()):
+      plots.append(_histogram(title, values))
+  return ''.join(plots)
 
 
-def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
-  everything = [value for of in values.values() for value in of]
-  low, high = min(everything), max(everything)
+def _histogram(
+  title: str, values: Mapping[str, Float64[np.ndarray, '_']]
+) -> str:
+  ends = [
+    end for of in values.values() if len(of) for end in (of.min(), of.max())
+  ]
+  low, high = min(ends), max(ends)
   if title == _SHARE:
     low, high = 0.0, 1.0
   if high <= low:
@@ -185,7 +265,7 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
   width, height = 260, 90
   parts = []
   for label, of in values.items():
-    if not of:
+    if not len(of):
       continue
     counts, _ = np.histogram(of, _BINS, (low, high))
     shares = counts / counts.max()
@@ -201,7 +281,7 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
   names = ', '.join(
     f'<span class="{label}">{len(of)} {label}</span>'
     for label, of in values.items()
-    if of
+    if len(of)
   )
   return (
     f'<figure><svg width="{width}" height="{height + 16}" role="img" '
@@ -213,30 +293,18 @@ def _histogram(title: str, values: Mapping[str, Sequence[float]]) -> str:
   )
 
 
-def _worst(rows: Sequence[prepared_video.Outcome]) -> str:
+def _worst(worst: Mapping[str, Sequence[tuple[float, str, str]]]) -> str:
   """Names the videos in which least was found, or most trembles."""
-  kept = [row for row in rows if row.status == 'kept']
   lists = []
-  for title, figure, least in (
-    ('Face found least often', _share, True),
-    ('Smallest faces', _FIGURES['face size, px'], True),
-    ('Most jitter', _FIGURES['jitter, px'], False),
-  ):
-    known = [(value, r) for r in kept if (value := figure(r)) is not None]
-    known.sort(key=lambda pair: pair[0], reverse=not least)
+  for title, name, _ in _LISTS:
     lines = [
-      f'<tr><td>{_text(row.video_id)}</td><td>{row.split}</td>'
-      f'<td>{value:.3g}</td></tr>'
-      for value, row in known[:_WORST]
-      if title != 'Face found least often' or value < 1
+      f'<tr><td>{_text(video_id)}</td><td>{split}</td><td>{value:.3g}</td></tr>'
+      for value, video_id, split in worst[title]
+      if name != _SHARE or value < 1
     ]
     if lines:
       lists.append(f'<h3>{title}</h3><table>{"".join(lines)}</table>')
   return ''.join(lists)
-
-
-def _share(row: prepared_video.Outcome) -> float | None:
-  return row.num_frames / row.num_asked if row.num_asked else None
 
 
 def _text(text: str) -> str:

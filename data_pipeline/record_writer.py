@@ -83,9 +83,9 @@ def write_records(
         split: [
           write_shard(
             folder / shard_name(dataset, split, index, num_shards(len(videos))),
-            (videos[place] for place in places),
+            (videos[place] for place in shard_range(len(videos), index)),
           )
-          for index, places in enumerate(shard_ranges(len(videos)))
+          for index in range(num_shards(len(videos)))
         ]
         for split, videos in splits.items()
       },
@@ -125,10 +125,10 @@ def num_shards(num_videos: int) -> int:
   return -(-num_videos // _VIDEOS_PER_SHARD)
 
 
-def shard_ranges(num_videos: int) -> Iterator[range]:
-  """Yields the positions of the videos of each file."""
-  for first in range(0, num_videos, _VIDEOS_PER_SHARD):
-    yield range(first, min(first + _VIDEOS_PER_SHARD, num_videos))
+def shard_range(num_videos: int, index: int) -> range:
+  """The positions of the videos of a file."""
+  first = index * _VIDEOS_PER_SHARD
+  return range(first, min(first + _VIDEOS_PER_SHARD, num_videos))
 
 
 def shard_name(dataset: str, split: str, index: int, count: int) -> str:

@@ -19,7 +19,7 @@ import json
 import os
 
 import cv2
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 import numpy as np
 
 from data_pipeline import metadata as metadata_lib
@@ -147,7 +147,12 @@ def open_records(
     ValueError: no such dataset, rule or split, or records of another version
       only, with the command that makes it; or metadata that cannot be read.
   """
-  metadata = metadata_lib.read(data_root, dataset, rule)
+  metadata = metadata_lib.read(
+    data_root,
+    dataset,
+    rule,
+    lambda name, videos: list(videos) if name == split else [],
+  )
   if split not in metadata.splits:
     raise ValueError(
       f'{metadata.folder} has no split {split!r}; it has'
@@ -157,6 +162,27 @@ def open_records(
   return Records(
     metadata.folder, shards, videos, metadata.segment_frames, cache
   )
+
+
+def num_segments(
+  folder: str | os.PathLike,
+  shards: Sequence[shards_lib.Shard],
+  num_frames: Sequence[int],
+  segment_frames: int,
+) -> Int64[np.ndarray, 'v']:
+  """In how many records each video of a split lies, given its frames.
+
+  Raises:
+    ValueError: the shards hold other numbers of records than the videos.
+  """
+  lengths = -(-np.asarray(num_frames, np.int64) // segment_frames)
+  num_records = sum(shard.num_records for shard in shards)
+  if lengths.sum() != num_records:
+    raise ValueError(
+      f'{folder} holds {num_records} records but describes {len(lengths)}'
+      f' videos of {lengths.sum()}; prepare it again'
+    )
+  return lengths
 
 
 class Records:
@@ -186,16 +212,12 @@ class Records:
       self.folder, shards, cache.hold(shards) if cache else None
     )
     segments.load_format()  # here, and not in the threads that read
-    lengths = [-(-info.num_frames // segment_frames) for info in self.videos]
-    num_records = sum(shard.num_records for shard in shards)
-    if sum(lengths) != num_records:
-      raise ValueError(
-        f'{folder} holds {num_records} records but describes {len(videos)}'
-        f' videos of {sum(lengths)}; prepare it again'
-      )
+    lengths = num_segments(
+      folder, shards, [info.num_frames for info in self.videos], segment_frames
+    )
     # Of each video: the number of its shard, and the place of its first record.
     ends = np.cumsum([shard.num_records for shard in shards])
-    firsts = np.cumsum([0, *lengths])[:-1]
+    firsts = np.cumsum(lengths) - lengths
     self._shard_of = np.searchsorted(ends, firsts, side='right')
     self._first_place = firsts - np.array([0, *ends])[self._shard_of]
 

@@ -63,7 +63,7 @@ class ShardWork:
     written = record_writer.write_shard(
       self.folder / task.name, self._load(open_split, task)
     )
-    staging_lib.write_whole(self.note(task), written.to_json())
+    staging_lib.write_whole(self.note(task.name), written.to_json())
 
   def _load(
     self, open_split: Callable[[str], records.Records], task: ShardTask
@@ -75,9 +75,9 @@ class ShardWork:
       else:
         yield staging_lib.load_record(self.staged / video)
 
-  def note(self, task: ShardTask) -> pathlib.Path:
+  def note(self, name: str) -> pathlib.Path:
     """Where it lies what is to be known of a shard."""
-    return self.folder / f'{task.name}.json'
+    return self.folder / f'{name}.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,11 @@ class Notes:
 
   Attributes:
     work: that has written them.
-    tasks: they.
+    names: of them.
   """
 
   work: ShardWork
-  tasks: Sequence[ShardTask]
+  names: Sequence[str]
 
   def __iter__(self) -> Iterator[record_writer.WrittenShard]:
     """Reads one after the other.
@@ -98,12 +98,11 @@ class Notes:
     Raises:
       ChildProcessError: nobody has written it.
     """
-    for task in self.tasks:
+    for name in self.names:
       try:
-        note = self.work.note(task).read_text()
+        note = self.work.note(name).read_text()
       except FileNotFoundError:
         raise ChildProcessError(
-          f'{task.name} was not written: its process died, twice (out of'
-          ' memory?)'
+          f'{name} was not written: its process died, twice (out of memory?)'
         ) from None
       yield record_writer.WrittenShard.from_json(note)

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import pathlib
-import sys
 from typing import Any
 import uuid
 
@@ -35,22 +34,25 @@ class Staging:
   settings: prepared_video.Settings
 
   def outcome(
-    self, video: catalogue.Video, rule: str
+    self, video: catalogue.Video, rule: str, is_current: bool = False
   ) -> prepared_video.Outcome | None:
-    """The outcome of an earlier run, if nothing has changed since."""
+    """The outcome of an earlier run, if nothing has changed since.
+
+    Args:
+      video: whose.
+      rule: under which.
+      is_current: it was compared already, and what changes under way is for
+        the next command.
+    """
     try:
       stored = json.loads(self._outcome_path(video, rule).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
       return None
-    if stored['made_from'] != self._made_from(video, rule):
+    if not is_current and stored['made_from'] != self._made_from(video, rule):
       return None
-    # Of 100,000 videos most say the same.
-    fields: dict[str, Any] = {
-      name: sys.intern(value) if isinstance(value, str) else value
-      for name, value in stored['outcome'].items()
-    }
+    fields: dict[str, Any] = stored['outcome']
     fields['video_id'] = video.video_id
-    fields['notes'] = tuple(map(sys.intern, fields.get('notes', ())))
+    fields['notes'] = tuple(fields.get('notes', ()))
     return prepared_video.Outcome(**fields)
 
   def other_root(self, video: catalogue.Video, rule: str) -> str:

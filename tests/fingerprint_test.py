@@ -57,12 +57,20 @@ def test_close_pairs_are_found_among_many_and_no_others():
   for number, count in enumerate([0, 3, 6, 9, 12, 60, 80]):
     bits[2000 + number] = spoilt(bits[number], count, rng)
   texts = [np.packbits(row).tobytes().hex() for row in bits]
-  expected = [(number, 2000 + number) for number in range(5)]
-  assert fingerprint.close_pairs(texts) == expected
-  assert fingerprint.close_pairs(texts[:1]) == []
-  assert fingerprint.close_pairs([]) == []
+  expected = [[number, 2000 + number] for number in range(5)]
+  assert close_pairs(texts) == expected
+  assert close_pairs(texts[:1]) == []
+  assert close_pairs([]) == []
+  odd = fingerprint.close_pairs(
+    fingerprint.parse(texts), lambda first, second: second % 2 == 1
+  )
+  assert odd.tolist() == expected[1::2]
+
+
+def close_pairs(texts):
+  return fingerprint.close_pairs(fingerprint.parse(texts)).tolist()
 
 
 def test_a_thousand_of_one_look_are_not_each_compared_with_all():
   texts = ['0f' * 24] * 1000
-  assert len(fingerprint.close_pairs(texts)) <= 32 * 1000
+  assert len(close_pairs(texts)) <= 32 * 1000

@@ -8,23 +8,39 @@ from tests import quality_page_test
 row = quality_page_test.row
 
 
-def test_outcomes_come_back_and_earlier_ones_live_on(tmp_path):
+def test_outcomes_come_back(tmp_path):
   path = tmp_path / 'report.csv'
   outcomes = [
     row('a "quoted", name.mp4', notes=('cut off', 'interlaced')),
     row('b.mp4', status='skipped', reason='no_face', num_frames=0),
   ]
-  outcome_report.write(path, outcomes)
+  write(path, outcomes)
   before = path.read_bytes()
   read = [*outcome_report.read(path)]
   assert read[1] == outcomes[1]
   assert read[0].notes == ('cut off; interlaced',)
-  outcome_report.write(path, outcome_report.read(path))
+  write(path, outcome_report.read(path))
   assert path.read_bytes() == before
-  now = [row('b.mp4'), row('b.mp4', rule='uniform')]
-  kept = outcome_report.with_earlier(path, now, lambda rule: True)
-  assert kept == [*now, read[0]]
-  assert outcome_report.with_earlier(path, now, lambda rule: False) == now
+  assert [*outcome_report.Rows(path)] == read
+  assert [*outcome_report.Rows(path, 1)] == read[:1]
+
+
+def write(path, outcomes):
+  with outcome_report.replacing(path) as draft:
+    draft.add(outcomes)
+
+
+def test_a_report_that_is_not_finished_leaves_the_earlier_one(tmp_path):
+  path = tmp_path / 'report.csv'
+  write(path, [row('a.mp4')])
+  with (
+    pytest.raises(OSError, match='full'),
+    outcome_report.replacing(path) as draft,
+  ):
+    draft.add([row('b.mp4')])
+    raise OSError('the disk is full')
+  assert [o.video_id for o in outcome_report.read(path)] == ['a.mp4']
+  assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_report_of_an_older_command_has_less_to_say(tmp_path):

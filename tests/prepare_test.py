@@ -25,7 +25,6 @@ from data_pipeline import (
   recompression,
   records,
   shard_work,
-  stored_videos,
 )
 from data_pipeline.engines import in_process, processes
 from tests.faces import scrfd_test
@@ -239,9 +238,10 @@ def add(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # OpenCV's writer ends the process at a name that is not UTF-8.
         face_videos.write_face_video(tmp_path / '_.mp4', 6).rename(path)
-    return prepare.prepare(
+    rows = prepare.prepare(
       *(root, tmp_path / 'out', videos, rules, ROUGH, engine, console, replace)
     )
+    return list(rows)
 
   add_videos.done = engine.done
   add_videos.engine = engine
@@ -249,8 +249,12 @@ def add(tmp_path):
 
 
 def _stored(out: pathlib.Path, rule: str = 'uniform') -> dict[str, str]:
-  places = stored_videos.find_places(out, 'd', rule)
-  return {video_id: place.split for video_id, place in places.items()}
+  read = metadata.read(out, 'd', rule)
+  return {
+    video.video_id: split
+    for split, (_, videos) in read.splits.items()
+    for video in videos
+  }
 
 
 def _rows(out: pathlib.Path) -> list[tuple[str, str, str]]:

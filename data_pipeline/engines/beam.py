@@ -101,7 +101,7 @@ class Beam:
           f' the pipeline ({_last_words(error) or "nobody answered"}); does it'
           ' run, and is this its address?'
         ) from error
-    for _ in tasks:
+    for _ in range(len(tasks)):
       tick()
 
   @contextlib.contextmanager

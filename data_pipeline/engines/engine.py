@@ -27,6 +27,7 @@ class Engine(Protocol):
     Args:
       work: what is done.
       tasks: to what; they can be pickled, and hold names rather than contents.
+        A sequence may make them when they are asked for.
       tick: called once a task, when the engine knows that it is done.
 
     Raises:

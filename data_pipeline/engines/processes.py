@@ -36,7 +36,8 @@ class Processes:
     tick: Callable[[], None] = lambda: None,
   ) -> None:
     """Does all tasks; see `engine.Engine`."""
-    queue = collections.deque(range(len(tasks)))
+    fresh = 0  # number of the first that nobody was given yet
+    again: collections.deque[int] = collections.deque()
     deaths: collections.Counter[int] = collections.Counter()
     workers = [_Worker(work) for _ in range(min(self.num_workers, len(tasks)))]
     try:
@@ -44,17 +45,21 @@ class Processes:
         for worker in _speaking(workers):
           had, lives = worker.task, worker.hear()
           if had is not None:
-            deaths[had] += not lives
+            if not lives:
+              deaths[had] += 1
             if lives or deaths[had] == _TRIES:
               tick()
             else:
-              queue.append(had)
+              again.append(had)
           if not lives:
             workers.remove(worker)
-            if queue:
+            if fresh < len(tasks) or again:
               workers.append(_Worker(work))
-          elif queue:
-            number = queue.popleft()
+          elif fresh < len(tasks):
+            worker.give(fresh, tasks[fresh])
+            fresh += 1
+          elif again:
+            number = again.popleft()
             worker.give(number, tasks[number])
           else:
             worker.send_home()

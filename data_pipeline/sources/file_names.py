@@ -13,6 +13,11 @@ def is_text(name: str) -> bool:
   return not any('\ud800' <= character <= '\udfff' for character in name)
 
 
+def as_text(name: str) -> str:
+  """A name as a report holds it: as it is, if that is UTF-8."""
+  return name if is_text(name) else printable(name)
+
+
 def printable(name: str) -> str:
   """Writes a name so that every terminal shows it and nothing hides in it."""
   text = os.fsencode(name).decode('utf-8', 'backslashreplace')

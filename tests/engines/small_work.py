@@ -62,3 +62,14 @@ class NeverUp:
   def start(self) -> Callable[[str], None]:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+@dataclasses.dataclass(frozen=True)
+class Idle:
+  """Work that does nothing."""
+
+  def start(self) -> Callable[[int], None]:
+    return self._do
+
+  def _do(self, task: int) -> None:
+    pass

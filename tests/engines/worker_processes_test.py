@@ -1,6 +1,7 @@
 """Worker processes do every task, and outlive one that kills them."""
 
 import sys
+import tracemalloc
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_what_ends_all_work_is_raised_where_it_was_asked_for(
   assert ('a fault of the program' in capfd.readouterr().err) == (
     task == 'fault'
   )
+
+
+def test_of_many_tasks_none_is_held_before_or_after_its_turn():
+  tasks = range(6000)  # which makes a number when it is asked for
+  tracemalloc.start()
+  try:
+    processes.Processes(2).run(small_work.Idle(), tasks)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert peak / len(tasks) < 50  # bytes; a list of them takes 40 each
 
 
 def test_workers_that_never_come_up_are_an_error_and_no_endless_loop():
