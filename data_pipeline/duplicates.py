@@ -59,7 +59,7 @@ def find(rows: Iterable[prepared_video.Outcome]) -> Duplicates:
 
   Args:
     rows: gone through once, and again for the names of what was found. Of
-      each 48 bytes are held.
+      each 42 bytes are held.
   """
   marks = _Marks(_kept(rows))
   found = marks.of_same_files(), marks.close_pairs()
@@ -89,26 +89,24 @@ def _kept(
 
 
 class _Marks:
-  """Of every row the numbers by which it is compared with others."""
+  """Of every row the numbers by which it is compared with others: 42 bytes."""
 
   def __init__(self, rows: Iterable[prepared_video.Outcome]):
-    codes: dict[str, int] = {}  # of the few words that rules and splits are
-    kinds, files = array.array('H'), array.array('Q')
+    kinds: dict[tuple[str, str, bool, bool], int] = {}
+    kind_of, files = array.array('H'), array.array('Q')
     digests, looks = array.array('Q'), bytearray()
     for row in rows:
-      for word in (row.rule, row.split, row.label, 'seen' * bool(row.looks)):
-        kinds.append(codes.setdefault(word, len(codes)))
+      kind = (row.rule, row.split, row.label == 'real', bool(row.looks))
+      kind_of.append(kinds.setdefault(kind, len(kinds)))
       files.append(_number(_file(row)))
       digests.append(_number(row.source_digest) if row.source_digest else 0)
       looks += bytes.fromhex(row.looks) or bytes(24)
-    self._codes = codes
+    self._kinds = list(kinds)
+    self._kind_of = np.frombuffer(kind_of, np.uint16)
     self._files = np.frombuffer(files, np.uint64)
     self._digests = np.frombuffer(digests, np.uint64)
     self._looks = np.frombuffer(looks, np.uint64).reshape(
       -1, fingerprint.NUM_CROPS
-    )
-    self._rules, self._splits, self._labels, self._seen = (
-      np.frombuffer(kinds, np.uint16).reshape(-1, 4).T
     )
 
   def of_same_files(self) -> Int64[np.ndarray, '_']:
@@ -121,21 +119,25 @@ class _Marks:
 
   def close_pairs(self) -> Int64[np.ndarray, 'p 2']:
     """Pairs of numbers of rows that look alike and are worth to be named."""
-    real, seen = (self._codes.get(word, -1) for word in ('real', 'seen'))
     pairs = [np.zeros((0, 2), np.int64)]
+    splits = [split for _, split, *_ in self._kinds]
+    split_of = np.array([splits.index(split) for split in splits], np.int64)
+    is_real = np.array([real for *_, real, _ in self._kinds], bool)
     # In the order in which the rules come.
-    for rule in dict.fromkeys(self._rules.tolist()):
-      numbers = np.flatnonzero((self._rules == rule) & (self._seen == seen))
+    for rule in dict.fromkeys(rule for rule, *_ in self._kinds):
+      of_rule = [of == rule and seen for of, *_, seen in self._kinds]
+      numbers = np.flatnonzero(np.array(of_rule, bool)[self._kind_of])
 
       def are_wanted(first, second, numbers=numbers):
         one, other = numbers[first], numbers[second]
         digest = self._digests[one]
+        kind, other_kind = self._kind_of[one], self._kind_of[other]
         return (
           (self._files[one] != self._files[other])
           & ((digest == 0) | (digest != self._digests[other]))
           & (
-            (self._splits[one] != self._splits[other])
-            | ((self._labels[one] == real) & (self._labels[other] == real))
+            (split_of[kind] != split_of[other_kind])
+            | (is_real[kind] & is_real[other_kind])
           )
         )
 

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 _BLANK = ' \t\n\r'
+_ENDS = tuple(f'{_BLANK},:]}}')  # what may follow a value
 
 
 class JsonStream:
@@ -63,8 +64,8 @@ class JsonStream:
     while True:
       try:
         value, end = self._decode(self._text, self._place)
-        # A number may go on in what was not read yet.
-        if end < len(self._text) or not self._read(size):
+        # A number, or a part of one, may go on in what was not read yet.
+        if self._text[end : end + 1] in _ENDS or not self._read(size):
           self._place = end
           return value
       except json.JSONDecodeError:

@@ -261,9 +261,10 @@ def _manifest(
   }
   yield f'{json.dumps(known)[:-1]}, "splits": {{'
   for number, (split, of_split) in enumerate(splits.items()):
-    files = [dataclasses.asdict(shard) for shard in shards[split]]
     yield ', ' if number else ''
-    yield f'{json.dumps(split)}: {{"shards": {json.dumps(files)}, "videos": ['
+    yield f'{json.dumps(split)}: {{"shards": ['
+    yield from _joined(json.dumps(dataclasses.asdict(s)) for s in shards[split])
+    yield '], "videos": ['
     videos = (video for written in of_split for video in written.videos)
     yield from _joined(json.dumps(dataclasses.asdict(v)) for v in videos)
     yield ']}'

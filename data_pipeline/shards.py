@@ -24,7 +24,7 @@ _MAX_OPEN = 256
 _BUFFER = 2**15  # bytes read at once where a record is not larger
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
   """One file.
 

@@ -89,8 +89,10 @@ class Staging:
 
   def clear_partial(self) -> None:
     """Removes what killed processes left half-written."""
-    for path in self.folder.glob('*.partial'):
-      path.unlink(missing_ok=True)
+    with os.scandir(self.folder) as entries:  # glob would list them all first
+      for entry in entries:
+        if entry.name.endswith('.partial'):
+          pathlib.Path(entry.path).unlink(missing_ok=True)
 
   def record_path(self, video: catalogue.Video, rule: str) -> pathlib.Path:
     """Where the record of a kept video lies until the dataset is written."""
