@@ -7,11 +7,14 @@ pathlib or, for a bucket, of etils.epath, which reads through gcsfs (extra
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
 import re
 from typing import Any, cast
 
+# What an operating system says of a full disk, and of a user's part of one.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _ADDRESS = re.compile(r'([a-z][a-z0-9+.-]*)://')
 
 

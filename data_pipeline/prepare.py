@@ -33,6 +33,7 @@ from data_pipeline import (
   inspection,
   known_videos,
   outcome_report,
+  places,
   prepared_video,
   quality_page,
   records,
@@ -517,14 +518,16 @@ def main(argv: Sequence[str] | None = None) -> int:
       f'{error}; finished videos are kept: run the same command to go on'
     )
   except OSError as error:
-    if error.errno != errno.ENOSPC:
+    if error.errno not in places.NO_SPACE:
       return command_line.fail(error)
     place, hint = out, ''
     if error.filename == tempfile.gettempdir():  # of a copy compressed anew
       place, hint = pathlib.Path(error.filename), ' (or name another in TMPDIR)'
-    free = shutil.disk_usage(place).free / 2**20
+    free = f'{shutil.disk_usage(place).free / 2**20:.0f} MB free'
+    if error.errno == errno.EDQUOT:
+      free = 'your quota there is used up'
     return command_line.fail(
-      f'no space left below {place} ({free:.0f} MB free); finished videos are '
+      f'no space left below {place} ({free}); finished videos are '
       f'kept: make room{hint} and run the same command again'
     )
   except KeyboardInterrupt:

@@ -8,7 +8,6 @@ are left out, as a social network does to an upload.
 
 from collections.abc import Iterator
 import contextlib
-import errno
 import fractions
 import math
 import os
@@ -19,6 +18,7 @@ import av
 from jaxtyping import UInt8
 import numpy as np
 
+from data_pipeline import places
 from data_pipeline.faces import footage
 
 _TICKS = 90_000  # a second, as in MPEG
@@ -83,9 +83,9 @@ def compressed_file(
     try:
       _compress(path, copy, rate_factor, most_side, most_rate)
     except av.FFmpegError as error:
-      if error.errno == errno.ENOSPC:
+      if error.errno in places.NO_SPACE:
         raise OSError(
-          errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir()
+          error.errno, os.strerror(error.errno), tempfile.gettempdir()
         ) from error
       raise ValueError(
         f'{path}: cannot be compressed anew ({error})'

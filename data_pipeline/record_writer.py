@@ -9,7 +9,6 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import uuid
 
 from array_record.python import array_record_module
 
-from data_pipeline import metadata, segments
+from data_pipeline import metadata, places, segments
 from data_pipeline import records as records_lib
 from data_pipeline import shards as shards_lib
 
@@ -144,7 +143,7 @@ def write_shard(
   The file takes its name when it is whole, so it may be written twice at once.
 
   Raises:
-    OSError: no space left (ENOSPC), or what the writer says.
+    OSError: no space left (`places.NO_SPACE`), or what the writer says.
   """
   infos: list[metadata.VideoInfo] = []
   preparations: collections.Counter[str] = collections.Counter()
@@ -168,9 +167,10 @@ def write_shard(
       writer.close()
     partial.replace(path)
   except RuntimeError as error:  # what the writer makes of any errno
-    if os.strerror(errno.ENOSPC) not in str(error):
-      raise
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
+    for number in places.NO_SPACE:
+      if os.strerror(number) in str(error):
+        raise OSError(number, os.strerror(number), path) from error
+    raise
   finally:
     partial.unlink(missing_ok=True)
   return WrittenShard(

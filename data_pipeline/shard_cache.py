@@ -14,7 +14,6 @@ be slower than no cache.
 from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import os
@@ -145,7 +144,7 @@ class HeldShards:
       file.flush()
       os.fsync(file.fileno())
     except OSError as error:
-      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+      if error.errno in places.NO_SPACE:
         return self._say_full('the disk is full')
       raise
     return True

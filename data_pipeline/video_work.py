@@ -6,7 +6,6 @@ leaves, in `staging`: its records and what became of it.
 
 from collections.abc import Callable
 import dataclasses
-import errno
 import functools
 import os
 import pathlib
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import cv2
 
-from data_pipeline import prepared_video, records
+from data_pipeline import places, prepared_video, records
 from data_pipeline import staging as staging_lib
 from data_pipeline.faces import backend as backend_lib
 from data_pipeline.faces import backends
@@ -67,7 +66,7 @@ class VideoWork:
         self.root, video, rules, self.settings, backend
       )
     except _OF_A_VIDEO as error:
-      if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+      if isinstance(error, OSError) and error.errno in places.NO_SPACE:
         raise  # of a place for temporary files: other videos need it too
       detail = f'{type(error).__name__}: {error}'
       outcomes = prepared_video.skip(video, rules, 'unreadable', detail)

@@ -533,25 +533,32 @@ def test_one_lone_fake_is_no_training_video(tmp_path, capsys):
   assert 'not to train on' in console.export_text()
 
 
-def test_a_full_disk_is_one_line_and_a_failure(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+  ('number', 'says'),
+  [(errno.ENOSPC, 'MB free'), (errno.EDQUOT, 'your quota there is used up')],
+)
+def test_a_full_disk_is_one_line_and_a_failure(
+  tmp_path, capsys, monkeypatch, number, says
+):
   def fill(*_):
-    raise OSError(errno.ENOSPC, 'No space left on device')
+    raise OSError(number, os.strerror(number))
 
   (tmp_path / 'a.mp4').write_bytes(b'')
   monkeypatch.setattr(prepare, 'prepare', fill)
   line = _complain(capsys, '--root', str(tmp_path), '--out', str(tmp_path))
-  assert f'no space left below {tmp_path} ' in line
+  assert f'no space left below {tmp_path} (' in line and says in line
   assert 'finished videos are kept' in line
 
 
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_of_temporary_files_is_the_one_named(
-  tmp_path, capsys, monkeypatch
+  tmp_path, capsys, monkeypatch, number
 ):
   face_videos.write_face_video(tmp_path / 'in/a.mp4', 12)
   monkeypatch.setattr(
     recompression,
     '_compress',
-    lambda *_: av.error.err_check(-errno.ENOSPC),
+    lambda *_: av.error.err_check(-number),
   )
   flags = [
     '--corrupt=h264:1',

@@ -2,7 +2,9 @@
 
 from concurrent import futures
 import dataclasses
+import errno
 import hashlib
+import os
 import pathlib
 import pickle
 import re
@@ -386,6 +388,25 @@ def test_a_failed_rewrite_leaves_the_old_dataset(tmp_path, monkeypatch):
   assert [path.name for path in (tmp_path / 'mine').iterdir()] == [
     'consecutive'
   ]
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_used_up_quota_are_known_by_their_number(
+  tmp_path, monkeypatch, number
+):
+  """The writer says of either only what the system says, in words."""
+
+  class Full(record_writer.array_record_module.ArrayRecordWriter):
+    def close(self):
+      raise RuntimeError(f'INTERNAL: {os.strerror(number)} writing a chunk')
+
+  monkeypatch.setattr(
+    record_writer.array_record_module, 'ArrayRecordWriter', Full
+  )
+  with pytest.raises(OSError, match='shard') as error:
+    record_writer.write_shard(tmp_path / 'shard', iter([make_record('new', 4)]))
+  assert error.value.errno == number
+  assert not [*tmp_path.iterdir()]
 
 
 def test_a_rewrite_replaces_the_dataset(tmp_path):
