@@ -394,10 +394,10 @@ def _log_ours() -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  with _one_line_for_flags():
+  name = _early_flag(argv, 'config')
+  with _one_line_for_flags(), config_files.naming(name or ''):
     # Read before anything is looked up in it: what is wrong with the file
     # itself would be said in terms of the field.
-    name = _early_flag(argv, 'config')
     if name and not pathlib.Path(name.split(':')[0]).is_file():
       raise ValueError(
         f'--config={name}: no such file, and no name of'

@@ -24,7 +24,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from stormer_jax import detector
+from stormer_jax import config_files, detector
 from stormer_jax.experiments import child as child_lib
 from stormer_jax.experiments import entries as entries_lib
 from stormer_jax.runs import metric_writer
@@ -80,7 +80,8 @@ def sweep(
       are finished then.
     SystemExit: If asked to stop; the run under way has saved itself.
   """
-  start, entries = entries_lib.read_sweep(file)
+  with config_files.naming(file):
+    start, entries = entries_lib.read_sweep(file)
   if entry is not None:
     if not 0 <= entry < len(entries):
       raise ValueError(
@@ -135,7 +136,8 @@ def listing(
   config: config_dict.ConfigDict, file: str, workdir: pathlib.Path
 ) -> str:
   """Returns one line an entry: its index, name, seeds and overrides."""
-  _, entries = entries_lib.read_sweep(file)
+  with config_files.naming(file):
+    _, entries = entries_lib.read_sweep(file)
   entries_lib.list_runs(config, entries, workdir)  # refuses what cannot run
   width = max(len(entry.name) for entry in entries)
   lines = []

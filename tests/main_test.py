@@ -87,6 +87,61 @@ def test_a_wrong_run_is_one_line_and_leaves_nothing(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+  ('mode', 'text', 'says'),
+  [
+    (
+      'train',
+      'import os\n\ndef get_config(:\n  pass\n',
+      r'line 3: SyntaxError: invalid syntax \(def get_config\(:\); mend that',
+    ),
+    (
+      'train',
+      'import absent_module\n',
+      'line 1: ModuleNotFoundError: No modul',
+    ),
+    ('train', 'x = 1\n', r'has no get_config\(\); configs/base.py shows'),
+    (
+      'train',
+      'from configs import tiny\n\ndef get_config():\n'
+      '  config = tiny.get_config()\n  config.seeed = 1\n  return config\n',
+      'line 5: AttributeError: .*seeed',
+    ),
+    (
+      'evaluate',
+      'def get_config():\n  return {}["a"] + (\n    1 / 0)\n',
+      'line 2: KeyError: a; mend that line',
+    ),
+    (
+      'train',
+      'def get_config():\n  return int("many")\n',
+      r"line 2: ValueError: invalid literal for int\(\) with base 10: 'many'$",
+    ),
+    (
+      'sweep',
+      'from configs import tiny\nget_config = tiny.get_config\n'
+      'def get_sweep():\n  return [("a", {}, seeds)]\n',
+      "line 4: NameError: name 'seeds' is not defined; mend that line",
+    ),
+  ],
+)
+def test_a_mistake_in_a_config_file_is_one_line_that_names_its_line(
+  tmp_path, mode, text, says
+):
+  file = tmp_path / 'mine.py'
+  file.write_text(text)
+  command = [sys.executable, '-m', 'stormer_jax.main', f'--mode={mode}']
+  command += [f'--config={file}', f'--data_root={tmp_path}']
+  command += [f'--workdir={tmp_path / "run"}']
+  done = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 2, done.stderr
+  (line,) = done.stderr.splitlines()
+  assert line.startswith(f'error: {file}') and re.search(says, line), line
+  assert not (tmp_path / 'run').exists()
+
+
 def test_predict_is_handed_every_output_and_says_what_has_no_score(monkeypatch):
   values = flags.FlagValues()
   given = {'out': 'a.csv', 'html': 'pages', 'mp4': 'films'}
