@@ -220,11 +220,11 @@ def _search(root: pathlib.Path, dataset: str) -> Listing:
   """Finds the video files below a folder; hidden ones are left out."""
   tree = tree_lib.read_tree(root)
   notes = _passed_over(tree)
-  paths = [pathlib.PurePosixPath(path) for path in tree.videos('')]
+  paths = tree.videos('')
   if not paths:
     raise ValueError('; '.join([f'no video below {root}', *notes]))
   _refuse_published(root, paths)
-  labels = [folder_words.class_of(path) for path in paths]
+  labels = [folder_words.class_of(pathlib.PurePosixPath(p)) for p in paths]
   if not any(labels):
     _refuse_fake_root(root)
     notes.append(
@@ -238,11 +238,11 @@ def _search(root: pathlib.Path, dataset: str) -> Listing:
     )
   videos = (
     Video(
-      path=str(path),
+      path=path,
       label=LABELS[label or 'real'],
-      video_id=str(path),
+      video_id=path,
       dataset=dataset,
-      split=folder_words.split_of(path),
+      split=folder_words.split_of(pathlib.PurePosixPath(path)),
     )
     for path, label in zip(paths, labels, strict=True)
   )
@@ -259,10 +259,9 @@ def _passed_over(tree: tree_lib.Tree) -> list[str]:
   ):
     if found:
       notes.append(f'left out {len(found)} {what}: {_some(found)}')
-  videos = set(tree.videos(''))
   others: dict[str, list[str]] = collections.defaultdict(list)
   for path in tree.sizes:
-    if path not in videos:
+    if not path.lower().endswith(tree_lib.VIDEO_SUFFIXES):
       others[pathlib.PurePosixPath(path).suffix.lower()].append(path)
   for suffix, found in sorted(others.items()):
     kind = f'ending in {suffix}' if suffix else 'without an ending'
@@ -273,12 +272,10 @@ def _passed_over(tree: tree_lib.Tree) -> list[str]:
   return notes
 
 
-def _refuse_published(
-  root: pathlib.Path, paths: Sequence[pathlib.PurePosixPath]
-) -> None:
+def _refuse_published(root: pathlib.Path, paths: Sequence[str]) -> None:
   """Raises for a layout whose class and split are not told by its folders."""
   for path in paths:
-    for folder in path.parts[:-1]:
+    for folder in path.split('/')[:-1]:
       if name := folder_words.published_set(folder):
         raise ValueError(
           f'{root} looks like {name} ({folder}/), whose folders do not tell '
