@@ -8,12 +8,14 @@ many cores were busy. On a machine with other work wall times say nothing of an
 engine: what it costs is the CPU seconds that it takes beyond those of one
 process; whether it keeps its cores busy shows where they were free. The second
 prepares records of a few bytes and prints how the memory of the process that
-hands out the work has grown for every name.
+hands out the work has grown for every name: of the first command, and of the
+same one when all is there already.
 """
 
 import argparse
 import dataclasses
 import hashlib
+import multiprocessing
 import os
 import pathlib
 import resource
@@ -143,33 +145,45 @@ def _record(video: catalogue.Video) -> records.VideoRecord:
 
 
 def _measure_names(count: int) -> None:
-  """Prepares made-up videos under one rule and prints the memory it took."""
+  """Prepares made-up videos under one rule, twice, and prints the memory.
+
+  Each command has a process of its own, as it has from a terminal.
+  """
   with tempfile.TemporaryDirectory() as out:
-    before = _resident_mib()
-    videos = tuple(
-      catalogue.Video(
-        path=(path := f'train/real/person{i % 500:03}/video{i:06}.mp4'),
-        label=0,
-        video_id=path,
-        dataset='bench',
-        split='train',
-      )
-      for i in range(count)
+    for what in ('a list', 'the same list again'):
+      context = multiprocessing.get_context('spawn')
+      command = context.Process(target=_command, args=(what, count, out))
+      command.start()
+      command.join()
+
+
+def _command(what: str, count: int, out: str) -> None:
+  """Prepares made-up videos and prints what this process took."""
+  before = _resident_mib()
+  videos = tuple(
+    catalogue.Video(
+      path=(path := f'train/real/person{i % 500:03}/video{i:06}.mp4'),
+      label=0,
+      video_id=path,
+      dataset='bench',
+      split='train',
     )
-    listed = _resident_mib()
-    prepare.prepare(
-      out,
-      out,
-      videos,
-      ('uniform',),
-      prepared_video.Settings(),
-      MadeUp(),
-      rich.console.Console(quiet=True),
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for i in range(count)
+  )
+  listed = _resident_mib()
+  prepare.prepare(
+    out,
+    out,
+    videos,
+    ('uniform',),
+    prepared_video.Settings(),
+    MadeUp(),
+    rich.console.Console(quiet=True),
+  )
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   print(
-    f'{count} videos: list {listed - before:.0f} MiB, peak of the whole command'
-    f' {peak:.0f} MiB, {peak - before:.0f} above its start:'
+    f'{what}: {count} videos: list {listed - before:.0f} MiB, peak of the whole'
+    f' command {peak:.0f} MiB, {peak - before:.0f} above its start:'
     f' {(peak - before) * 2**20 / count:.0f} bytes a video'
   )
 
