@@ -48,6 +48,9 @@ from data_pipeline.faces import video as video_lib
 from data_pipeline.sources import catalogue, file_names, published
 
 _TABLE_ROWS = 40  # longer tables show what was skipped only
+# Choice: and of that so much. A row takes 3.7 kB until the table is printed,
+# which for a long list with a wrong --root would be most of a gigabyte.
+_MOST_ROWS = 1000
 
 
 def prepare(
@@ -192,13 +195,17 @@ def _show(
   """
   counts: dict[str, int] = {}
   shown: list[prepared_video.Outcome] = []
+  num_shown = 0
   for number, outcome in enumerate(outcomes):
     key = outcome.reason or 'kept'
     counts[key] = counts.get(key, 0) + 1
     if number == _TABLE_ROWS:
       shown = [o for o in shown if o.status == 'skipped']
+      num_shown = len(shown)
     if number < _TABLE_ROWS or outcome.status == 'skipped':
-      shown.append(outcome)
+      num_shown += 1
+      if len(shown) < _MOST_ROWS:
+        shown.append(outcome)
   if shown:
     # Names are broken, not shortened.
     name = rich.table.Column('video', overflow='fold')
@@ -209,6 +216,8 @@ def _show(
       video_id, why = map(file_names.printable, (o.video_id, why))
       table.add_row(video_id, o.split, o.rule, result, why)
     console.print(table)
+  if num_shown > len(shown):
+    console.print(f'and {num_shown - len(shown)} more rows in report.csv')
   console.print(', '.join(f'{n} {key}' for key, n in sorted(counts.items())))
   return 'kept' in counts
 

@@ -466,6 +466,25 @@ def test_a_name_that_is_not_utf8_is_one_refused_video(tmp_path, add):
   assert r'caf\xe9.mp4' in shown and r'a[/b] 12:30\n.mp4' in shown
 
 
+def test_of_a_long_list_what_was_skipped_is_shown_and_of_that_not_all():
+  console = prepare.rich.console.Console(file=io.StringIO(), width=200)
+  videos = [face_videos.video(f'{i}.mp4') for i in range(1600)]
+  rows = [
+    prepared_video.skip(video, ['uniform'], 'missing', 'no such file')[0]
+    if i % 4
+    else prepare.dataclasses.replace(
+      prepared_video.skip(video, ['uniform'], '', '')[0], status='kept'
+    )
+    for i, video in enumerate(videos)
+  ]
+  assert prepare._show(rows, console)
+  said = console.file.getvalue()
+  assert said.count('no such file') == 1000
+  assert 'and 200 more rows in report.csv' in said
+  assert '400 kept, 1200 missing' in said
+  assert '0 frames' not in said
+
+
 def test_two_commands_at_once_the_second_is_told_of_the_first(tmp_path, capsys):
   face_videos.write_face_video(tmp_path / 'videos/a.mp4', 6)
   arguments = ('--root', str(tmp_path / 'videos'), '--out', str(tmp_path))
