@@ -257,31 +257,46 @@ def test_a_view_for_evaluation_equals_eval_mode():
   assert not detector.map_head.norm2.use_running_average
 
 
-@pytest.mark.parametrize('form', ['lanes', 'sums'])
-def test_attention_over_time_is_the_same_on_every_device(form):
+FORMS = {
+  'lanes': model._attend_in_lanes,
+  'sums': model._attend_in_sums,
+  'batches': model._attend_in_batches,
+  'parts': functools.partial(model._attend_in_parts, over_time=True),
+  'frames': functools.partial(model._attend_in_parts, over_time=False),
+}
+
+
+@pytest.mark.parametrize('form', ['lanes', 'sums', 'parts', 'frames'])
+@pytest.mark.parametrize('num_frames, num_places', [(3, 7), (20, 14), (130, 3)])
+def test_attention_is_the_same_on_every_device(form, num_frames, num_places):
   """The forms of a TPU and of a GPU, and their gradients, run on one device."""
+  shape = (3, num_frames, num_places, 2, 24)
   random = np.random.default_rng(0)
-  inputs = jnp.asarray(random.normal(size=(3, 4, 7, 2, 24)), jnp.float32)
+  inputs = jnp.asarray(random.normal(size=shape), jnp.float32)
+
+  def over_space(*inputs, num_heads):
+    return model._attend_over_space(*inputs, num_heads, 'xla')
 
   def both(attend):
     outputs, back = jax.vjp(functools.partial(attend, num_heads=3), *inputs)
     return outputs, back(jnp.cos(outputs))
 
+  plain = over_space if form == 'frames' else model._attend_in_batches
   with jax.default_matmul_precision('highest'):
     _assert_close(
-      jax.jit(both, static_argnums=0)(getattr(model, f'_attend_in_{form}')),
-      jax.jit(both, static_argnums=0)(model._attend_in_batches),
+      jax.jit(both, static_argnums=0)(FORMS[form]),
+      jax.jit(both, static_argnums=0)(plain),
     )
 
 
-@pytest.mark.parametrize('form', ['lanes', 'sums', 'batches'])
-def test_no_form_of_attention_over_time_gathers_clips(form):
+@pytest.mark.parametrize('form', FORMS)
+def test_no_form_of_attention_gathers_clips(form):
   mesh = sharding.make_mesh(data=8)
   by_clip = jax.sharding.NamedSharding(
     mesh, jax.sharding.PartitionSpec(None, None, mesh.axis_names)
   )
-  tubes = jax.ShapeDtypeStruct((3, 4, 8, 24), jnp.float32, sharding=by_clip)
-  attend = functools.partial(getattr(model, f'_attend_in_{form}'), num_heads=3)
+  tubes = jax.ShapeDtypeStruct((20, 14, 8, 24), jnp.float32, sharding=by_clip)
+  attend = functools.partial(FORMS[form], num_heads=3)
 
   def both(*inputs):
     outputs, back = jax.vjp(attend, *inputs)
@@ -289,6 +304,14 @@ def test_no_form_of_attention_over_time_gathers_clips(form):
 
   program = jax.jit(both).lower(tubes, tubes, tubes).compile().as_text()
   assert 'all-' not in program
+
+
+def test_the_gradient_of_a_bias_is_the_sum_over_its_rows():
+  rows = jnp.asarray(np.random.default_rng(0).normal(size=(2, 37, 24)))
+  change = jax.vjp(model._add_bias, rows, jnp.zeros((1, 1, 24)))[1](rows)
+  _assert_close(change, (rows, rows.sum(axis=(0, 1), keepdims=True)))
+  with jax.default_matmul_precision('highest'):
+    _assert_close(model._sum_by_product(rows[0]), rows[0].sum(axis=0))
 
 
 @pytest.mark.parametrize('num_tokens', [16, 17])
