@@ -127,11 +127,13 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
 
   model = config.model = config_dict.ConfigDict()
   # 'stormer', the detector; a baseline (configs/baselines.py): 'frame_cnn',
-  # 'frame_vit', 'timesformer', 'resnet3d'; or 'mae' (configs/mae_faces.py).
+  # 'frame_probe', 'frame_vit', 'timesformer', 'resnet3d'; or 'mae'
+  # (configs/mae_faces.py).
   model.kind = 'stormer'
-  # Networks whose logits are averaged, as in arXiv 1704.00109; of 'frame_cnn'
-  # alone. They are trained one by one and joined by --mode=convert.
+  # Networks whose logits are averaged, as in arXiv 1704.00109; of 'frame_cnn',
+  # and probes of one. They are trained one by one and joined by --mode=convert.
   model.members = 1
+  model.probes = 0  # the last of the members, 'frame_probe'
   model.width = 768
   model.depth = 12
   model.num_heads = 12

@@ -71,10 +71,10 @@ def naming(file: str) -> Iterator[None]:
   try:
     yield
   except (*_MISTAKES, ValueError, flags.Error) as error:
-    if isinstance(error, AttributeError) and error.name == 'get_config':
-      raise ValueError(f'{path} has no get_config(); {_HOW}') from error
     found = _in_file(error, path)
     if found is None:
+      if isinstance(error, AttributeError) and error.name == 'get_config':
+        raise ValueError(f'{path} has no get_config(); {_HOW}') from error
       raise
     origin, line = found
     said = (
@@ -116,5 +116,6 @@ def _said(error: BaseException, path: str) -> str:
       return str(error)
     code = (error.text or '').strip()
     return f'{error.msg}{f" ({code})" if code else ""}'
-  text = str(error.args[0]) if error.args else str(error)
+  # That of a KeyError is only its key, in quotes.
+  text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
   return ' '.join(text.replace('\\n', ' ').split())

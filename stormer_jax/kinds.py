@@ -13,6 +13,7 @@ from stormer_jax import model
 from stormer_jax.baselines import (
   frame_cnn,
   frame_cnn_ensemble,
+  frame_probe,
   frame_vit,
   resnet3d,
   timesformer,
@@ -23,6 +24,7 @@ DETECTOR = 'stormer'
 Baseline = (
   frame_cnn.FrameCnn
   | frame_cnn_ensemble.FrameCnnEnsemble
+  | frame_probe.FrameProbe
   | frame_vit.FrameVit
   | timesformer.TimeSformer
   | resnet3d.ResNet3d
@@ -31,6 +33,7 @@ Pretraining = masked_autoencoder.MaskedAutoencoder
 Model = model.Stormer | Baseline | Pretraining
 BASELINES: dict[str, type[Baseline]] = {
   'frame_cnn': frame_cnn.FrameCnn,
+  'frame_probe': frame_probe.FrameProbe,
   'frame_vit': frame_vit.FrameVit,
   'timesformer': timesformer.TimeSformer,
   'resnet3d': resnet3d.ResNet3d,

@@ -78,6 +78,7 @@ class StormerConfig:
   space_time: str = 'divided'  # | 'joint' | 'space', attention of a block
   kind: str = 'stormer'  # which model: a key of `kinds.KINDS`
   members: int = 1  # networks whose logits are averaged
+  probes: int = 0  # of these, the last ones, that are linear probes
   mae_masking: str = 'frame'  # | 'tube', what is hidden at once
   mae_mask_ratio: float = 0.75  # share of the patches
   mae_decoder_width: int = 512
@@ -101,6 +102,11 @@ class StormerConfig:
     ):
       if getattr(self, name) < 1:
         raise ValueError(f'model.{name} is {getattr(self, name)}; at least 1')
+    if not 0 <= self.probes < self.members:
+      raise ValueError(
+        f'model.probes is {self.probes}; of model.members={self.members} at'
+        ' least one is no probe'
+      )
     for name in ('drop_path', 'head_dropout'):
       if not 0 <= getattr(self, name) < 1:
         raise ValueError(f'model.{name} is {getattr(self, name)}; in [0, 1)')

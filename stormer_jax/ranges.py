@@ -52,6 +52,7 @@ _RANGES: dict[str, tuple[int | float, int | float]] = {
   'synthesis.cutout_threshold': _SHARE,
   'synthesis.cutout_extra': _SHARE,
   'model.members': _COUNT,
+  'model.probes': _NUMBER,
   'model.width': _COUNT,
   'model.depth': _COUNT,
   'model.num_heads': _COUNT,

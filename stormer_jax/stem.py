@@ -160,9 +160,7 @@ class EfficientNetLite(nnx.Module):
 
   def frozen_part(self, frames: Float[Array, 'b h w 3']) -> Array:
     """Gives the features that no training changes, down to `frozen_stride`."""
-    scale, offset = 255 * _DEVIATION / 128, (255 * _MEAN - 127) / 128
-    x = frames * scale[None, None, None] + offset[None, None, None]
-    x = x.astype(self.dtype)
+    x = self._rescale(frames)
     if self.num_frozen:
       x = _relu6(self.conv(x, _convolve))
     for block in list(self.blocks)[: self.num_frozen]:
@@ -176,6 +174,20 @@ class EfficientNetLite(nnx.Module):
     for block in list(self.blocks)[self.num_frozen :]:
       x = block(x)
     return x if self.head is None else _relu6(self.head(x, jnp.matmul))
+
+  def outputs_of_blocks(self, frames: Float[Array, 'b h w 3']) -> list[Array]:
+    """Gives what each block gives, the first one first, without the head."""
+    x = _relu6(self.conv(self._rescale(frames), _convolve))
+    outputs = []
+    for block in self.blocks:
+      x = block(x)
+      outputs.append(x)
+    return outputs
+
+  def _rescale(self, frames: Float[Array, 'b h w 3']) -> Array:
+    scale, offset = 255 * _DEVIATION / 128, (255 * _MEAN - 127) / 128
+    x = frames * scale[None, None, None] + offset[None, None, None]
+    return x.astype(self.dtype)
 
 
 class InvertedResidual(nnx.Module):

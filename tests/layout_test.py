@@ -35,6 +35,7 @@ LEAVES = {
     'model',
     'baselines.frame_cnn',
     'baselines.frame_cnn_ensemble',
+    'baselines.frame_probe',
     'baselines.frame_vit',
     'baselines.timesformer',
     'baselines.resnet3d',

@@ -60,9 +60,12 @@ class FrameCnn(nnx.Module):
     """
     model.check_clip(clip.shape, self.config)
     frames = rearrange(clip, 'b t h w c -> (b t) h w c')
-    logits = self.score_features(self.stem.frozen_part(frames))
-    logits = rearrange(logits, '(b t) -> b t', b=clip.shape[0])
+    logits = rearrange(self.score(frames), '(b t) -> b t', b=clip.shape[0])
     return outputs.of_frames(logits, self.config)
+
+  def score(self, frames: Float[Array, 'b h w 3']) -> Float[Array, ' b']:
+    """Gives the logits of b frames."""
+    return self.score_features(self.stem.frozen_part(frames))
 
   def score_features(self, features: Array) -> Float[Array, ' b']:
     """Gives the logits of b frames from what `stem.frozen_part` gives."""

@@ -1,6 +1,7 @@
-"""Joins frame-wise CNNs, trained alone, to one detector of their mean logit.
+"""Joins frame-wise networks, trained alone, to one of their mean logit.
 
-Enters: runs or checkpoints of `model.kind=frame_cnn` that started alike.
+Enters: runs or checkpoints of `model.kind=frame_cnn`, and behind them of
+`frame_probe`, that started alike.
 Leaves: a folder that evaluate, predict and export read like a run, with
 `model.members` in its configuration and float16 weights in one file
 (`kept_weights`).
@@ -17,6 +18,12 @@ from stormer_jax import detector, stem
 from stormer_jax.weights import convert
 
 Tree = dict[str, Any]
+_KINDS = ('frame_cnn', 'frame_probe')  # in the order in which they are joined
+# Fields of the model that these kinds read when they score.
+_READ = (
+  *('image_size', 'patch_size', 'num_frames', 'dtype'),
+  *('stem', 'stem_frozen_stride'),
+)
 
 
 def join(
@@ -35,8 +42,8 @@ def join(
 
   Raises:
     FileNotFoundError: There is no such source.
-    ValueError: They are no frame-wise CNNs, are of different models, frames or
-      starts, or the destination is taken.
+    ValueError: They are no frame-wise CNNs and probes in this order, are of
+      different models, frames or starts, or the destination is taken.
     OSError: The destination cannot be written.
   """
   if not all(map(str, sources)):
@@ -49,11 +56,14 @@ def join(
       raise FileNotFoundError(f'{path}: no such folder; joined are runs')
   runs = [convert.read_run(path) for path in paths]
   backends = [convert.read_face_backend(path) for path in paths]
-  for path, run, backend in zip(paths, runs, backends, strict=True):
-    if run.config.model.get('kind', 'stormer') != 'frame_cnn':
+  kinds = [run.config.model.get('kind', 'stormer') for run in runs]
+  for path, run, kind, backend in zip(
+    paths, runs, kinds, backends, strict=True
+  ):
+    if kind not in _KINDS:
       raise ValueError(
-        f'{path}: joined are runs of model.kind=frame_cnn, and this one is'
-        f' {run.config.model.get("kind", "stormer")}'
+        f'{path}: joined are runs of model.kind={" or ".join(_KINDS)}, and this'
+        f' one is {kind}'
       )
     if run.config.model.get('members', 1) != 1:
       raise ValueError(f'{path}: is an ensemble; name its members instead')
@@ -63,8 +73,14 @@ def join(
         f'{path}: learned from faces of {backend or "an unknown backend"},'
         f' {paths[0]} from those of {backends[0] or "an unknown one"}'
       )
+  if kinds != sorted(kinds) or kinds[0] != _KINDS[0]:
+    raise ValueError(
+      f'{",".join(map(str, paths))}: are {", ".join(kinds)}; the networks of'
+      f' model.kind={_KINDS[0]} come first, and there is at least one'
+    )
   config = runs[0].config.copy_and_resolve_references().unlock()
   config.model.members = len(runs)
+  config.model.probes = kinds.count(_KINDS[1])
   weights = jax.device_get(
     {
       'params': {'members': {i: run.params for i, run in enumerate(runs)}},
@@ -89,6 +105,7 @@ def _check_alike(
     for name, both in detector.list_differences(
       first.config, other.config
     ).items()
+    if name in _READ
   }
   for name in ('frame_rule', 'margin'):
     ours, theirs = (run.config.eval.get(name) for run in (first, other))

@@ -34,6 +34,17 @@ def member(seed: int, frozen_stride: int = 4) -> detector.Detector:
   return made
 
 
+def probe() -> detector.Detector:
+  config = small_config()
+  config.model.kind = 'frame_probe'
+  made = random_detector.make_detector(config, 7)
+  start = random_detector.make_detector(small_config(), 0)
+  made.stats['stem']['conv'] = start.stats['stem']['conv']
+  for i in range(3):
+    made.stats['stem']['blocks'][i] = start.stats['stem']['blocks'][i]
+  return made
+
+
 def keep(made: detector.Detector, folder, backend: str = 'embedded-1'):
   weights = {'params': made.params, 'stats': made.stats}
   detector.save_kept(folder, made.config, weights, backend)
@@ -93,6 +104,30 @@ def test_members_that_share_nothing_score_together_too(clip, tmp_path):
   np.testing.assert_allclose(got, sum(alone) / 2, rtol=1e-5, atol=1e-5)
 
 
+def test_a_linear_probe_is_one_of_the_members(two, clip, tmp_path):
+  ensemble.join([*two, keep(probe(), tmp_path / 'probe')], tmp_path / 'all')
+  joined = detector.load_detector(tmp_path / 'all')
+  assert (joined.config.model.members, joined.config.model.probes) == (3, 1)
+  got = score(joined, clip)['logits']
+  alone = [
+    score(detector.load_detector(folder), clip)['logits']
+    for folder in [*two, tmp_path / 'probe']
+  ]
+  np.testing.assert_allclose(got, sum(alone) / 3, rtol=1e-4, atol=1e-4)
+
+
+def test_an_ensemble_counts_the_arithmetic_of_its_probe():
+  config = small_config()
+  config.model.members = 2
+  two = flops.forward_flops(model.StormerConfig(**config.model), 1)
+  config.model.update(members=3, probes=1)
+  three = flops.forward_flops(model.StormerConfig(**config.model), 1)
+  config.model.update(kind='frame_probe', members=1, probes=0)
+  assert three - two == flops.forward_flops(
+    model.StormerConfig(**config.model), 1
+  )
+
+
 def test_a_run_of_an_older_version_is_joined_with_one_of_today(tmp_path):
   older = member(1)
   config = older.config.copy_and_resolve_references().unlock()
@@ -127,13 +162,16 @@ def test_what_cannot_be_joined_is_one_clear_error(two, tmp_path):
   frames = keep(random_detector.make_detector(larger), tmp_path / 'frames')
   dlib = keep(member(1), tmp_path / 'dlib', 'dlib-1')
   vit = keep(random_detector.make_detector(tiny.get_config()), tmp_path / 'vit')
+  linear = keep(probe(), tmp_path / 'linear')
   joined = tmp_path / 'joined'
   ensemble.join(two, joined)
   for sources, message in (
     ([two[0], other], 'other: started from another stem than .*1'),
     ([two[0], frames], r'model\.num_frames is 3, that of .*1 2'),
     ([two[0], dlib], 'faces of dlib-1, .* from those of embedded-1'),
-    ([two[0], vit], 'vit: joined are runs of model.kind=frame_cnn'),
+    ([two[0], vit], 'vit: joined are runs of model.kind=frame_cnn or'),
+    ([linear, two[0]], 'are frame_probe, frame_cnn; .*frame_cnn come first'),
+    ([linear, linear], 'frame_cnn come first, and there is at least one'),
     ([two[0], joined], 'joined: is an ensemble'),
   ):
     with pytest.raises(ValueError, match=message):
@@ -155,6 +193,12 @@ def test_several_members_are_not_trained_at_once():
   config = tiny.get_config()
   config.model.members = 2
   with pytest.raises(ValueError, match=r'kind=frame_cnn alone can'):
+    steps.make_model(config)
+  config = small_config()
+  config.model.probes = 1
+  with pytest.raises(
+    ValueError, match=r'model\.probes is 1; of model\.members'
+  ):
     steps.make_model(config)
 
 
