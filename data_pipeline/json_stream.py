@@ -65,8 +65,9 @@ class JsonStream:
       try:
         value, end = self._decode(self._text, self._place)
         # A number, or a part of one, may go on in what was not read yet.
+        length = end - self._place  # reading on moves the place
         if self._text[end : end + 1] in _ENDS or not self._read(size):
-          self._place = end
+          self._place += length
           return value
       except json.JSONDecodeError:
         if not self._read(size):

@@ -63,3 +63,10 @@ def test_of_a_long_list_one_item_is_held(tmp_path):
     tracemalloc.stop()
   assert count == 20_000
   assert peak < 600_000  # bytes
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 2**16])
+@pytest.mark.parametrize('text', ['[1x]', '  [1x]', '[ 1x]'])
+def test_nothing_is_skipped_behind_a_number(text, chunk):
+  with pytest.raises(json.JSONDecodeError):
+    list(json_stream.JsonStream(io.StringIO(text), chunk).items())
