@@ -140,10 +140,11 @@ def test_every_field_of_model_and_synthesis_is_read_on_the_way(read):
   }
   config.model.stem = 'efficientnet_lite0'  # has fields of its own
   trace_step(config, pairs)
-  config.model.update(kind='mae', stem='patch')  # has others
-  config.loss.update(
-    classification_weight=0.0, spatial_weight=0.0, temporal_weight=0.0
-  )
+  config.loss.update(spatial_weight=0.0, temporal_weight=0.0)
+  config.model.update(kind='frame_cnn', members=2, probes=1)  # has another
+  jax.eval_shape(steps.make_model(config)[1])
+  config.model.update(kind='mae', stem='patch', members=1, probes=0)  # others
+  config.loss.classification_weight = 0.0
   trace_step(config, views)
   unread = {
     f'{section}.{field.name}'
