@@ -111,7 +111,13 @@ def read(
   try:
     with places.naming(path), path.open(encoding='utf-8') as file:
       return _parse(folder, json_stream.JsonStream(file), gather)
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
+  except (
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    KeyError,
+    TypeError,
+    OverflowError,  # a label that no array of labels holds
+  ) as error:
     raise ValueError(
       f'{path} is damaged ({error!r}); make it anew with {command}'
     ) from error

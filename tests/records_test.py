@@ -364,10 +364,12 @@ def test_shards_in_each_others_place_are_noticed_when_they_are_read(tmp_path):
       train.read(video, [0])
 
 
-@pytest.mark.parametrize('text', ['{', '{}', '{"splits": {"train": {}}}'])
+@pytest.mark.parametrize(
+  'text', [b'{', b'{}', b'{"splits": {"train": {}}}', b'{"splits\xff": 1}']
+)
 def test_metadata_that_cannot_be_read_is_named(tmp_path, text):
   folder = write_example(tmp_path)
-  (folder / 'metadata.json').write_text(text)
+  (folder / 'metadata.json').write_bytes(text)
   with pytest.raises(ValueError, match=r'metadata\.json is damaged .*prepare'):
     records.open_records(tmp_path, 'mine', 'consecutive', 'train')
 
