@@ -162,12 +162,13 @@ def outcomes(known: Sequence[KnownVideos]) -> Iterator[prepared_video.Outcome]:
 
 
 def _crashed(video: catalogue.Video, rule: str) -> prepared_video.Outcome:
-  """Of a video that ended its process; the next command tries it again."""
+  """Of a video without an outcome; the next command tries it again."""
   (outcome,) = prepared_video.skip(
     video,
     [rule],
     'crashed',
-    'its process died, twice (out of memory, or a fault in a decoder)',
+    'its process died, twice (out of memory, or a fault in a decoder), or the'
+    ' file was changed meanwhile',
   )
   return outcome
 

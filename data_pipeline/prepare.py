@@ -518,6 +518,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       console,
       args.replace,
     )
+    # At once, and where a report that cannot be read is one line.
+    any_kept = _show(outcomes, console)
     if args.inspect:
       _inspect(args, rules, videos[0].dataset, console)
   except ValueError as error:
@@ -545,7 +547,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 130
-  any_kept = _show(outcomes, console)
   folder = out / videos[0].dataset
   console.print(
     f'records in {folder}, this table in {folder / "report.csv"}, how well'

@@ -170,8 +170,8 @@ def define_flags(argv: Sequence[str]) -> None:
   flags.DEFINE_string(
     'source',
     None,
-    'Weights or run to convert from; several runs of frame-wise CNNs, with'
-    ' commas, become one detector of their mean logit.',
+    'Weights or run to convert from; several runs of frame-wise CNNs, then of'
+    ' linear probes, with commas, become one detector of their mean logit.',
   )
   flags.DEFINE_string('destination', None, 'File or folder to convert to.')
   flags.DEFINE_integer('heads', None, 'Attention heads of converted weights.')

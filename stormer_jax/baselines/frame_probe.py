@@ -7,7 +7,7 @@ linear layer reads them (Alain and Bengio 2016, arXiv 1610.01644).
 
 Alone it tells pseudo-fakes less well than a CNN that was trained on them. But
 what it has learned hardly depends on the seed, and it keeps what training makes
-a CNN forget, so the mean logit of both finds deepfakes that neither finds alone
+a CNN forget, so that the mean logit of both ranks deepfakes better than either
 (docs/findings.md). Trained by configs/small_probe.py, joined by
 `weights.ensemble`.
 """

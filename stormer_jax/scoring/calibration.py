@@ -25,8 +25,8 @@ from stormer_jax.scoring import bootstrap, metrics, plots, score_file
 
 METHODS = ('platt', 'temperature')
 FPRS = (0.01, 0.05, 0.1)
-# Choice: outside of the band at most one validation video in twenty of either
-# class is called the other.
+# Choice: outside of the band one validation video in twenty of either class is
+# called the other; by interpolated quantiles, so that of 62 it may be 4.
 BAND_ERROR = 0.05
 _FOLDS = 5
 _FILE = 'calibration.json'
