@@ -531,10 +531,9 @@ class Attention(nnx.Module):
       )
       for p in (self.qkv.kernel, self.qkv.bias)
     )
-    add_bias = _add_bias if len(x) >= _LONG else jnp.add
     query, key, value = (
       _as_it_lies(
-        add_bias(
+        _add_bias(
           x @ rearrange(kernel, 'd h k -> d (h k)'), bias.reshape(1, 1, 1, -1)
         )
       )
@@ -559,11 +558,12 @@ def _add_bias(
 
 
 def _add_bias_back(bias, change):
-  rows = change.reshape(-1, change.shape[-1])
   total = jax.lax.platform_dependent(
-    rows,
+    change,
     tpu=_sum_by_product,
-    default=functools.partial(jnp.sum, axis=0, dtype=jnp.float32),
+    default=functools.partial(
+      jnp.sum, axis=range(change.ndim - 1), dtype=jnp.float32
+    ),
   )
   return change, total.reshape(bias.shape).astype(bias.dtype)
 
@@ -571,9 +571,13 @@ def _add_bias_back(bias, change):
 _add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), bias), _add_bias_back)
 
 
-def _sum_by_product(rows: Float[Array, 'b d']) -> Float[Array, ' d']:
-  ones = jnp.ones((8, len(rows)), rows.dtype)  # 8: the rows of a tile
-  return jnp.dot(ones, rows, preferred_element_type=jnp.float32)[0]
+def _sum_by_product(x: Float[Array, '*b d']) -> Float[Array, ' d']:
+  ones = jnp.ones((8, *x.shape[:-1]), x.dtype)  # 8: the rows of a tile
+  # Axis by axis, not as rows: else devices that share clips would gather them.
+  axes = [*range(x.ndim - 1)]
+  return jnp.tensordot(
+    ones, x, ([i + 1 for i in axes], axes), preferred_element_type=jnp.float32
+  )[0]
 
 
 def _attend_over_space(

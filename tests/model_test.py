@@ -311,7 +311,24 @@ def test_the_gradient_of_a_bias_is_the_sum_over_its_rows():
   change = jax.vjp(model._add_bias, rows, jnp.zeros((1, 1, 24)))[1](rows)
   _assert_close(change, (rows, rows.sum(axis=(0, 1), keepdims=True)))
   with jax.default_matmul_precision('highest'):
-    _assert_close(model._sum_by_product(rows[0]), rows[0].sum(axis=0))
+    _assert_close(model._sum_by_product(rows), rows.sum(axis=(0, 1)))
+
+
+@pytest.mark.parametrize('form', ['sum', 'product'])
+def test_the_gradient_of_a_bias_gathers_no_clips(form):
+  mesh = sharding.make_mesh(data=8)
+  by_clip = jax.sharding.NamedSharding(
+    mesh, jax.sharding.PartitionSpec(None, None, mesh.axis_names)
+  )
+  x = jax.ShapeDtypeStruct((4, 7, 8, 24), jnp.float32, sharding=by_clip)
+  bias = jnp.zeros((1, 1, 1, 24))
+  totals = {
+    'sum': lambda x: jax.vjp(model._add_bias, x, bias)[1](x)[1],
+    'product': model._sum_by_product,
+  }
+  program = jax.jit(totals[form]).lower(x).compile().as_text()
+  assert ' all-reduce(' in program
+  assert 'all-gather' not in program
 
 
 @pytest.mark.parametrize('num_tokens', [16, 17])
