@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from stormer_jax import detector, stem
-from stormer_jax.weights import convert
+from stormer_jax.weights import convert, kept_weights
 
 Tree = dict[str, Any]
 _KINDS = ('frame_cnn', 'frame_probe')  # in the order in which they are joined
@@ -32,7 +32,8 @@ def join(
   """Writes the detector whose logit is the mean of those of several.
 
   Args:
-    sources: Workdirs (their best checkpoints) or folders of checkpoints/. The
+    sources: Workdirs (their best checkpoints), folders of checkpoints/, or what
+      `detector.save_kept` wrote of one network. The
       first is the one that `init_from` of a single network starts from, and
       whose configuration is kept.
     destination: A folder, new or empty.
@@ -116,7 +117,11 @@ def _check_alike(
       f'{path}: {name} is {theirs!r}, that of {first_path} {ours!r}; members'
       ' differ in nothing but their weights'
     )
-  leaves = (jax.tree.leaves(_frozen(run)) for run in (first, other))
+  # As they are kept, so that one that was kept can be joined too.
+  leaves = (
+    [kept_weights.halve(np.asarray(x)) for x in jax.tree.leaves(_frozen(run))]
+    for run in (first, other)
+  )
   if not all(np.array_equal(x, y) for x, y in zip(*leaves, strict=True)):
     raise ValueError(
       f'{path}: started from another stem than {first_path}: what is not'

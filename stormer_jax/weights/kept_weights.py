@@ -37,12 +37,19 @@ def write(
   tensors = {}
   for name, leaf in named(weights).items():
     leaf = np.asarray(leaf)
-    if half and leaf.dtype == np.float32 and leaf.ndim > 1:
-      if np.abs(leaf).max(initial=0) > np.finfo(np.float16).max:
-        raise ValueError(f'{name} has values that float16 does not hold')
-      leaf = leaf.astype(np.float16)
-    tensors[name] = leaf
+    kept = halve(leaf) if half else leaf
+    if np.isfinite(leaf).all() and not np.isfinite(kept).all():
+      raise ValueError(f'{name} has values that float16 does not hold')
+    tensors[name] = kept
   tensor_file.write_safetensors(path, tensors, {'format': 'np'})
+
+
+def halve(leaf: np.ndarray) -> np.ndarray:
+  """Makes float32 of more than one dimension float16, as it is kept."""
+  if leaf.dtype != np.float32 or leaf.ndim < 2:
+    return leaf
+  with np.errstate(over='ignore'):
+    return leaf.astype(np.float16)
 
 
 def read(path: pathlib.Path, abstract: Mapping[str, Tree]) -> dict[str, Tree]:

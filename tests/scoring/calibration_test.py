@@ -127,6 +127,15 @@ def test_outside_of_the_band_one_in_twenty_is_called_the_other():
   assert low < made.threshold < high
 
 
+@pytest.mark.parametrize('num_real', [20, 45, 62])
+def test_of_few_real_videos_at_most_one_in_twenty_lies_above_the_band(num_real):
+  rng = np.random.default_rng(num_real)
+  logits = np.r_[rng.normal(-1, 1, num_real), rng.normal(1, 1, 50)]
+  made = calibrate(logits, np.repeat([0, 1], [num_real, 50]))
+  called = [made.answer(x) for x in logits[:num_real].tolist()]
+  assert called.count('likely fake') <= num_real // 20
+
+
 def test_between_classes_far_apart_nothing_is_known():
   logits = np.r_[np.linspace(-6, -4, 50), np.linspace(4, 6, 50)]
   made = calibrate(logits, np.repeat([0, 1], 50))

@@ -11,7 +11,7 @@ import random_detector
 
 from configs import baselines, tiny
 from stormer_jax import detector, flops, model, steps, train
-from stormer_jax.weights import convert, ensemble
+from stormer_jax.weights import convert, ensemble, kept_weights
 
 
 def small_config(frozen_stride: int = 4):
@@ -138,6 +138,17 @@ def test_a_run_of_an_older_version_is_joined_with_one_of_today(tmp_path):
     keep(member(2), tmp_path / 'today'),
   ]
   assert '2 members' in ensemble.join(folders, tmp_path / 'both')
+
+
+def test_one_in_float16_is_joined_with_one_that_is_not(two, tmp_path):
+  whole = member(2)
+  folder = keep(whole, tmp_path / 'whole')
+  kept_weights.write(
+    folder / kept_weights.FILE,
+    {'params': whole.params, 'stats': whole.stats},
+    half=False,
+  )
+  assert '2 members' in ensemble.join([two[0], folder], tmp_path / 'both')
 
 
 def test_one_network_starts_from_the_first_of_them(two, tmp_path):
