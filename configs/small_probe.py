@@ -1,4 +1,4 @@
-"""A second member for the small detector: a linear probe of the ImageNet CNN.
+"""The small detector's second member: a linear probe of the ImageNet CNN.
 
   python -m stormer_jax.main --mode=train --config=configs/small_probe.py \
     --data_root=DATA --workdir=PROBE \
@@ -21,7 +21,10 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config.model.kind = 'frame_probe'
   baselines.fit_probe(config)
   # Of both versions: without it blurred and small faces look forged to it.
-  config.synthesis.post_blur_prob = 0.5
+  config.synthesis.post_blur_prob = 0.7
+  config.synthesis.post_blur_sigma = (0.5, 4.0)
   config.synthesis.jpeg_prob = 0.7
-  config.synthesis.jpeg_quality = (30, 100)
+  config.synthesis.jpeg_quality = (20, 100)
+  # Half as much again as there: it counts two thirds of what it would.
+  config.optimizer.weight_decay = 0.0075
   return config

@@ -30,6 +30,18 @@ def test_a_video_without_a_forged_passage_has_none():
     assert _find(-3 + rng.normal(0, 1, 120)) == []
 
 
+def test_clips_that_drift_are_seldom_a_passage():
+  """Neighbours are alike, so that noise is taken for less than it is."""
+  rng = np.random.default_rng(0)
+  found = 0
+  for _ in range(200):
+    drift = [rng.normal()]
+    for step in rng.normal(0, 0.6, 31):
+      drift.append(0.8 * drift[-1] + step)
+    found += bool(_find(-1.2 + 0.8 * np.array(drift)))
+  assert found <= 10
+
+
 def test_a_video_that_is_forged_throughout_is_one_passage():
   logits = 3 + np.random.default_rng(0).normal(0, 1.5, 60)
   (found,) = _find(logits)
