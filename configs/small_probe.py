@@ -3,8 +3,8 @@
   python -m stormer_jax.main --mode=train --config=configs/small_probe.py \
     --data_root=DATA --workdir=PROBE \
     --config.pretrained_stem=efficientnet-lite0-57934424.pth
-  python -m stormer_jax.main --mode=convert --source=RUN,PROBE \
-    --destination=SMALL
+  python -m stormer_jax.main --mode=convert --destination=SMALL \
+    --source=RUN/checkpoints/1099,PROBE/checkpoints/624
 
 on the data of `configs/small.py`, from which RUN comes. Minutes, because
 nothing of the CNN is trained. What it brings: docs/findings.md.
@@ -25,6 +25,6 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config.synthesis.post_blur_sigma = (0.5, 4.0)
   config.synthesis.jpeg_prob = 0.7
   config.synthesis.jpeg_quality = (20, 100)
-  # Half as much again as there: it counts two thirds of what it would.
+  # Of `fit_probe` 0.005: so it counts a third of the CNN beside it, not half.
   config.optimizer.weight_decay = 0.0075
   return config

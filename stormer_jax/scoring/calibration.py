@@ -26,8 +26,8 @@ from stormer_jax.scoring import bootstrap, metrics, plots, score_file
 METHODS = ('platt', 'temperature')
 FPRS = (0.01, 0.05, 0.1)
 # Choice: above the band lies at most one real validation video in twenty, below
-# it one fake in twenty, by an interpolated quantile: to call a real one fake is
-# the worse mistake.
+# it about one fake in twenty (interpolated): to call a real one fake is the
+# worse mistake.
 BAND_ERROR = 0.05
 _FOLDS = 5
 _FILE = 'calibration.json'

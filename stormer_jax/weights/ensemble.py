@@ -1,7 +1,7 @@
 """Joins frame-wise networks, trained alone, to one of their mean logit.
 
-Enters: runs or checkpoints of `model.kind=frame_cnn`, and behind them of
-`frame_probe`, that started alike.
+Enters: runs, checkpoints or kept weights of `model.kind=frame_cnn`, and behind
+them of `frame_probe`, that started alike.
 Leaves: a folder that evaluate, predict and export read like a run, with
 `model.members` in its configuration and float16 weights in one file
 (`kept_weights`).
@@ -33,9 +33,9 @@ def join(
 
   Args:
     sources: Workdirs (their best checkpoints), folders of checkpoints/, or what
-      `detector.save_kept` wrote of one network. The
-      first is the one that `init_from` of a single network starts from, and
-      whose configuration is kept.
+      `detector.save_kept` wrote of one network. The first is the one that
+      `init_from` of a single network starts from, and whose configuration is
+      kept.
     destination: A folder, new or empty.
 
   Returns:

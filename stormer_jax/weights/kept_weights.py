@@ -38,7 +38,7 @@ def write(
   for name, leaf in named(weights).items():
     leaf = np.asarray(leaf)
     kept = halve(leaf) if half else leaf
-    if np.isfinite(leaf).all() and not np.isfinite(kept).all():
+    if kept is not leaf and np.isinf(kept).any():
       raise ValueError(f'{name} has values that float16 does not hold')
     tensors[name] = kept
   tensor_file.write_safetensors(path, tensors, {'format': 'np'})
