@@ -25,6 +25,4 @@ def get_config(semantics: str = 'paper') -> config_dict.ConfigDict:
   config.synthesis.post_blur_sigma = (0.5, 4.0)
   config.synthesis.jpeg_prob = 0.7
   config.synthesis.jpeg_quality = (20, 100)
-  # Of `fit_probe` 0.005: so it counts a third of the CNN beside it, not half.
-  config.optimizer.weight_decay = 0.0075
   return config
